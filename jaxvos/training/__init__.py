@@ -1,0 +1,34 @@
+"""One loop for every system: `fit`, what it needs, and what it leaves behind."""
+
+from jaxvos.training._checkpoint import Checkpoints
+from jaxvos.training._config import ExperimentConfig, OptimizerConfig, TrainingConfig, evolve
+from jaxvos.training._fit import Data, Evaluate, fit
+from jaxvos.training._initial import load_variables
+from jaxvos.training._launch import launch
+from jaxvos.training._optimizer import make_optimizer
+from jaxvos.training._provenance import describe_run
+from jaxvos.training._state import TrainState, create_state
+from jaxvos.training._step import train_step
+from jaxvos.training._weights import match_variables, save_variables
+from jaxvos.training._writer import read_log
+
+__all__ = [
+    "Checkpoints",
+    "Data",
+    "Evaluate",
+    "ExperimentConfig",
+    "OptimizerConfig",
+    "TrainState",
+    "TrainingConfig",
+    "create_state",
+    "describe_run",
+    "evolve",
+    "fit",
+    "launch",
+    "load_variables",
+    "make_optimizer",
+    "match_variables",
+    "read_log",
+    "save_variables",
+    "train_step",
+]

@@ -1,0 +1,60 @@
+"""What the loop asks at every turn, and what it says when the answer is bad."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxvos.errors import InputError
+from jaxvos.system import Clip
+from jaxvos.training._paths import flatten
+
+__all__ = ["check_closed", "check_metrics", "clip_shapes", "finite_means", "is_due", "next_clip"]
+
+
+def next_clip(batches: Iterator[Clip], step: int) -> Clip:
+    """Returns the next batch, the one after `step` updates."""
+    clip = next(batches, None)
+    if clip is None:
+        raise InputError(f"the data ended before the batch of step {step + 1}")
+    return clip
+
+
+def clip_shapes(clip: Clip) -> dict[str, str]:
+    """Returns the type of every field that a batch has."""
+    return {name: f"{x.dtype}{list(x.shape)}" for name, x in clip._asdict().items() if x is not None}
+
+
+def is_due(interval: int | None, step: int) -> bool:
+    """Tells whether something that happens every `interval` steps (None: never) happens at this one."""
+    return interval is not None and step % interval == 0
+
+
+def finite_means(scalars: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
+    """Averages the scalars of consecutive steps, the last of which is `step`.
+
+    Raises:
+        FloatingPointError: naming the first step whose loss or gradient is not finite.
+    """
+    for number, entry in enumerate(scalars, step - len(scalars) + 1):
+        for name in ("loss", "grad_norm"):
+            if not np.isfinite(entry[name]):
+                raise FloatingPointError(f"{name} is {entry[name]} at step {number}")
+    return {name: float(np.mean([entry[name] for entry in scalars])) for name in scalars[0]}
+
+
+def check_metrics(metrics: Mapping[str, float], best_metric: str | None) -> None:
+    """Raises InputError if the metric that ranks checkpoints is not among those of the evaluation."""
+    if best_metric is not None and best_metric not in metrics:
+        raise InputError(f"best_metric '{best_metric}' is none of the evaluation's: {', '.join(metrics)}")
+
+
+def check_closed(before: Any, after: Any) -> None:
+    """Raises TypeError if a step does not give back a state of the shapes it was given."""
+    old, new = ({name: f"{x.dtype}{list(x.shape)}" for name, x in flatten(tree).items()} for tree in (before, after))
+    for name in [*old, *(name for name in new if name not in old)]:
+        if old.get(name) != new.get(name):
+            raise TypeError(
+                f"the system's loss changes the state: {name} is {old.get(name, 'absent')} before a step "
+                f"and {new.get(name, 'absent')} after it"
+            )

@@ -1,0 +1,142 @@
+"""From the command line to an experiment. The only file of this room that knows tyro."""
+
+import contextlib
+import difflib
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from jaxvos.errors import InputError
+from jaxvos.training._config import ExperimentConfig
+from jaxvos.training._provenance import as_json, describe_run
+
+__all__ = ["launch"]
+
+_ConfigT = TypeVar("_ConfigT", bound=ExperimentConfig)
+_MAY_CHANGE = ("workdir", *(f"training.{name}" for name in
+                            ("num_steps", "log_every", "checkpoint_every", "keep", "eval_every")))  # fmt: skip
+
+
+def launch(
+    presets: Mapping[str, tuple[str, _ConfigT]], main: Callable[[_ConfigT], Any], args: Sequence[str] | None = None
+) -> None:
+    """Runs `main` on a preset, changed by options: `python experiments/x.py PRESET --training.optimizer.lr 3e-4`.
+
+    The resolved configuration is written to `config.json` in the workdir, with commit, versions and device. Wrong
+    input of any kind is one line on stderr and exit code 2, and leaves nothing behind.
+
+    Args:
+        presets: name -> (one line of description, configuration).
+        main: what to run.
+        args: the command line, that of the process by default.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    story = (sys.modules[main.__module__].__doc__ or "").strip()
+    if args in (["-h"], ["--help"]):
+        lines = [f"  {name:<20} {description}" for name, (description, _) in presets.items()]
+        print("\n".join([story, "", "presets (PRESET --help shows the options):", *lines]).strip())
+        return
+    try:
+        config = _parse(presets, args, story)
+        with _claimed(config):
+            main(config)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _parse(presets: Mapping[str, tuple[str, _ConfigT]], args: Sequence[str], story: str) -> _ConfigT:
+    names = ", ".join(presets)
+    if not args or args[0].startswith("-"):
+        raise InputError(f"the first argument must be a preset: {names}")
+    preset, *options = args
+    if preset not in presets:
+        close = difflib.get_close_matches(preset, presets, n=1)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        raise InputError(f"there is no preset '{preset}'; {hint}the presets are: {names}")
+    default = presets[preset][1]
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                type(default),
+                default=default,
+                args=options,
+                prog=f"{Path(sys.argv[0]).name} {preset}",
+                description=f"{presets[preset][0]}\n\n{story}",
+                config=(tyro.conf.AvoidSubcommands,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+    raise InputError(_one_line(complaint.getvalue()))
+
+
+def _one_line(box: str) -> str:
+    """Takes the message, and the names of similar options, out of what tyro draws: ruled sections, in a box or not."""
+    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    sections = re.split(r"^[─-]{8,}$", "\n".join(lines), flags=re.MULTILINE)
+    if not box.startswith("╭"):
+        sections = sections[1:]  # without a box, the title is a section
+    message = re.sub(r"__tyro-dummy-inner__\.?", "", " ".join(sections[0].split()))
+    similar = re.findall(r"^(--\S+)", "".join(sections[1:]), flags=re.MULTILINE) if "Perhaps you meant" in box else []
+    hint = f"; did you mean {' or '.join(dict.fromkeys(similar[:3]))}?" if similar else ""
+    return f"{message[:1].lower()}{message[1:]}{hint}"
+
+
+@contextlib.contextmanager
+def _claimed(config: ExperimentConfig):
+    """Holds the configuration's workdir, which must be new or that of the same configuration.
+
+    Raises:
+        InputError: naming the first field that differs.
+    """
+    if config.workdir is None:
+        yield
+        return
+    path = config.workdir / "config.json"
+    resolved = as_json(config)
+    is_new = not path.exists()
+    if not is_new:
+        _check_same(json.loads(path.read_text())["config"], resolved, config.workdir)
+    made = [folder for folder in (config.workdir, *config.workdir.parents) if not folder.exists()]
+    config.workdir.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial.write_text(json.dumps({"config": resolved, **describe_run()}, indent=2) + "\n")
+    os.replace(partial, path)
+    try:
+        yield
+    except InputError:
+        if is_new and list(config.workdir.iterdir()) == [path]:
+            path.unlink()
+            for folder in made:
+                folder.rmdir()
+        raise
+
+
+def _check_same(theirs: dict[str, Any], ours: dict[str, Any], workdir: Path) -> None:
+    theirs, ours = _fields(theirs), _fields(ours)
+    for name in [*ours, *(name for name in theirs if name not in ours)]:
+        there, here = theirs.get(name, "absent"), ours.get(name, "absent")
+        if there != here and name not in _MAY_CHANGE:
+            raise InputError(
+                f"{workdir} holds a run of another configuration: {name} is {there} there and {here} here; "
+                "choose another --workdir"
+            )
+
+
+def _fields(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            fields |= _fields(value, f"{prefix}{name}.")
+        else:
+            fields[f"{prefix}{name}"] = value
+    return fields

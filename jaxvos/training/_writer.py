@@ -1,0 +1,76 @@
+"""The log of a run: one line of JSON per entry, and TensorBoard's files where tensorboardX is installed."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxvos.errors import InputError
+
+__all__ = ["LogWriter", "read_log"]
+
+_NAME = "log.jsonl"
+
+
+class LogWriter:
+    """Appends to the log of a run that stands at `start_step`; what an earlier run wrote beyond it is dropped."""
+
+    def __init__(self, workdir: Path, start_step: int = 0):
+        workdir.mkdir(parents=True, exist_ok=True)
+        path = workdir / _NAME
+        kept = [entry for entry in _entries(path) if entry["step"] <= start_step] if start_step else []
+        partial = path.with_name(f"{_NAME}.tmp")
+        partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+        os.replace(partial, path)
+        self._file = path.open("a")
+        self._board = _tensorboard(workdir / "tensorboard", start_step)
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes one entry; what is not finite becomes null."""
+        scalars = {name: float(value) for name, value in scalars.items()}
+        finite = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in scalars.items():
+                self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def read_log(workdir: Path | str) -> dict[str, list[tuple[int, float]]]:
+    """Returns the curve of every scalar that a run has logged, as (step, value) pairs.
+
+    Raises:
+        InputError: if the folder holds no log.
+    """
+    path = Path(workdir) / _NAME
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: not the folder of a run")
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for entry in _entries(path):
+        for name, value in entry.items():
+            if name != "step" and value is not None:
+                curves.setdefault(name, []).append((entry["step"], value))
+    return curves
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """The whole lines; a last line without its end was cut off by a crash."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _tensorboard(folder: Path, start_step: int) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=start_step + 1)
