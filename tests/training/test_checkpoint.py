@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+from tiny_system import clips, config, tiny
+
+from jaxvos.errors import InputError
+from jaxvos.training import fit, load_variables
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run") / "7"
+    return workdir, fit(tiny(), clips, config(), workdir=workdir, progress=False)
+
+
+@pytest.mark.parametrize(
+    "width, optimizer, message",
+    [
+        (6, {}, r"params/decoder/kernel is float32\[1, 1, 4, 2\] there and float32\[1, 1, 6, 2\] here"),
+        (4, {"name": "sgd"}, "opt_state/.* is absent there and float32"),
+        (4, {"frozen": ("norm",)}, "opt_state/.*norm.* there and absent here"),
+    ],
+)
+def test_a_checkpoint_of_another_configuration_is_refused(run, width, optimizer, message):
+    with pytest.raises(InputError, match="is of another configuration: .*" + message):
+        fit(tiny(width), clips, config(optimizer=optimizer), workdir=run[0], progress=False)
+
+
+def test_the_latest_are_kept_and_readable_from_any_of_three_folders(run):
+    workdir, state = run
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["4", "6"]
+    kernel = state.variables["params"]["encoder"]["kernel"]
+    for folder in (workdir, workdir / "checkpoints", workdir / "checkpoints" / "6"):
+        variables, metadata = load_variables(folder)
+        np.testing.assert_array_equal(variables["params"]["encoder"]["kernel"], kernel)
+        assert isinstance(variables["params"]["encoder"]["kernel"], np.ndarray)
+    assert metadata["config"]["optimizer"]["lr"] == 1e-2 and set(metadata) == {"config", "commit", "versions", "device"}
+    earlier, _ = load_variables(workdir / "checkpoints" / "4")
+    assert np.any(earlier["params"]["encoder"]["kernel"] != kernel)
+
+
+def test_a_half_written_checkpoint_is_not_seen(tmp_path):
+    fit(tiny(), clips, config(num_steps=2), workdir=tmp_path, progress=False)
+    half = tmp_path / "checkpoints" / "9.orbax-checkpoint-tmp"
+    half.mkdir()
+    (half / "variables").mkdir()
+    state = fit(tiny(), clips, config(num_steps=3), workdir=tmp_path, progress=False)
+    assert int(state.step) == 3 and not half.exists()
+
+
+def test_a_folder_without_checkpoints_is_named(tmp_path):
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        load_variables(tmp_path)

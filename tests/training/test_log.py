@@ -1,0 +1,61 @@
+import json
+import sys
+import types
+
+import pytest
+
+from jaxvos.errors import InputError
+from jaxvos.training import read_log
+from jaxvos.training._writer import LogWriter
+
+
+def _write(workdir, steps, start=0):
+    writer = LogWriter(workdir, start)
+    for step in steps:
+        writer.write(step, {"loss": 1 / step})
+    writer.close()
+
+
+def test_lines_beyond_the_resumed_step_are_dropped(tmp_path):
+    _write(tmp_path, range(1, 8))
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 8, "lo')  # the machine went off here
+    _write(tmp_path, [5, 6], start=4)
+    assert [step for step, _ in read_log(tmp_path)["loss"]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_new_run_starts_a_new_log(tmp_path):
+    _write(tmp_path, [1, 2, 3])
+    _write(tmp_path, [1])
+    assert read_log(tmp_path) == {"loss": [(1, 1.0)]}
+
+
+def test_what_is_not_finite_is_null(tmp_path):
+    writer = LogWriter(tmp_path)
+    writer.write(1, {"a": float("nan"), "b": 2})
+    writer.close()
+    assert json.loads((tmp_path / "log.jsonl").read_text()) == {"step": 1, "a": None, "b": 2.0}
+    assert read_log(tmp_path) == {"b": [(1, 2.0)]}
+
+
+def test_no_log_is_named(tmp_path):
+    with pytest.raises(InputError, match="log.jsonl does not exist"):
+        read_log(tmp_path)
+
+
+def test_tensorboard_where_installed(tmp_path, monkeypatch):
+    seen = []
+
+    class SummaryWriter:
+        def __init__(self, folder, purge_step):
+            seen.append((folder, purge_step))
+
+        def add_scalar(self, *entry):
+            seen.append(entry)
+
+        def close(self):
+            seen.append("closed")
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=SummaryWriter))
+    _write(tmp_path, [4], start=3)
+    assert seen == [(str(tmp_path / "tensorboard"), 4), ("loss", 0.25, 4), "closed"]
