@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from jaxvos.data import davis_palette
-from jaxvos.data._atomic import atomic_path
 from jaxvos.errors import InputError
+from jaxvos.files import atomic_path
 
 __all__ = ["VideoWriter", "contact_sheet", "evenly_spaced", "overlay", "plot_curves", "write_image"]
 

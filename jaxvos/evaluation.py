@@ -21,8 +21,8 @@ from jaxtyping import Bool, Float64, UInt8
 from tqdm import tqdm
 
 from jaxvos.data import FrameStore, read_mask
-from jaxvos.data._atomic import atomic_path
 from jaxvos.errors import InputError
+from jaxvos.files import atomic_path
 from jaxvos.inference import jitted_predict
 from jaxvos.metrics import (
     ObjectScores,

@@ -1,9 +1,12 @@
 """Fixtures shared by all rooms: a key, and the real data where the checkout has it beside it."""
 
+import os
 from pathlib import Path
 
-import jax
-import pytest
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiling, not running, is what the tests spend time on
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -9,10 +9,10 @@ from jaxtyping import Float16, UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from jaxvos.data._atomic import atomic_path
 from jaxvos.data._davis import DavisSequence
 from jaxvos.data._flow import FlowProvider, with_flow
 from jaxvos.errors import InputError
+from jaxvos.files import atomic_path
 from jaxvos.ops import resize_flow
 from jaxvos.system import Clip
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from jaxvos.data._atomic import atomic_path
 from jaxvos.errors import InputError
+from jaxvos.files import atomic_path
 
 __all__ = ["FLOW_SUFFIXES", "read_flow", "write_flow"]
 

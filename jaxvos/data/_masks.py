@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Num, UInt8
 from PIL import Image
 
-from jaxvos.data._atomic import atomic_path
 from jaxvos.errors import InputError
+from jaxvos.files import atomic_path
 
 __all__ = ["check_mask_size", "check_objects", "davis_palette", "mask_ids", "read_mask", "read_mask_pixels",
            "write_mask"]

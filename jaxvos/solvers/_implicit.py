@@ -22,7 +22,10 @@ def _conjugate_gradients(
     rhs: Float[Array, "m"],
     project: Callable[[Float[Array, "m"]], Float[Array, "m"]],
 ) -> Float[Array, "m"]:
-    """Solves `A z = rhs` for a positive semi-definite `A` whose null space `project` removes, at every step."""
+    """Solves `A z = rhs` for a positive semi-definite `A` whose null space `project` removes, at every step.
+
+    It stops where rounding has eaten the curvature: a plan in several blocks has more null directions.
+    """
     stop = _CG_STOP if rhs.dtype == jnp.float32 else _CG_STOP**2
     r = project(rhs)
     target = stop * jnp.vdot(r, r)
@@ -30,9 +33,11 @@ def _conjugate_gradients(
     def step(state: Any) -> Any:
         z, r, p, rr, count = state
         Ap = project(A(p))
-        alpha = rr / jnp.maximum(jnp.vdot(p, Ap), jnp.finfo(rr.dtype).tiny)
+        curvature = jnp.vdot(p, Ap)
+        curved = curvature > jnp.finfo(rr.dtype).eps * jnp.vdot(p, p)
+        alpha = jnp.where(curved, rr / jnp.where(curved, curvature, 1), 0)
         z, r = z + alpha * p, project(r - alpha * Ap)
-        new = jnp.vdot(r, r)
+        new = jnp.where(curved, jnp.vdot(r, r), 0)
         return z, r, project(r + new / rr * p), new, count + 1
 
     start = jnp.zeros_like(r), r, r, jnp.vdot(r, r), 0

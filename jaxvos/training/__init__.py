@@ -4,7 +4,7 @@ from jaxvos.training._checkpoint import Checkpoints
 from jaxvos.training._config import ExperimentConfig, OptimizerConfig, TrainingConfig, evolve
 from jaxvos.training._fit import Data, Evaluate, fit
 from jaxvos.training._initial import load_variables
-from jaxvos.training._launch import launch
+from jaxvos.training._launch import launch, parse
 from jaxvos.training._optimizer import make_optimizer
 from jaxvos.training._provenance import describe_run
 from jaxvos.training._state import TrainState, create_state
@@ -28,6 +28,7 @@ __all__ = [
     "load_variables",
     "make_optimizer",
     "match_variables",
+    "parse",
     "read_log",
     "save_variables",
     "train_step",

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN, PreservationPolicy
 
 from jaxvos.errors import InputError
 from jaxvos.training._paths import flatten, unflatten
@@ -33,14 +33,9 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, keep: int = 2, best_metric: str | None = None, best_mode: str = "max"):
-        sign = 1.0 if best_mode == "max" else -1.0
-
-        def rank(metrics: Mapping[str, float]) -> float:
-            value = sign * metrics.get(best_metric, math.nan)
-            return -math.inf if math.isnan(value) else value
-
-        policies = [LatestN(keep)]
+        policies: list[PreservationPolicy] = [LatestN(keep)]
         if best_metric is not None:
+            rank = functools.partial(_rank, name=best_metric, sign=1.0 if best_mode == "max" else -1.0)
             policies.append(BestN(get_metric_fn=rank, n=1, keep_checkpoints_without_metrics=False))
         self._folder = folder.resolve()
         self._best_metric = best_metric
@@ -145,6 +140,11 @@ def _trainer(state: TrainState) -> dict[str, Any]:
     abstract = isinstance(state.step, jax.ShapeDtypeStruct)
     key = jax.eval_shape(jax.random.key_data, state.key) if abstract else jax.random.key_data(state.key)
     return {"step": state.step, "key": key, **flatten({"opt_state": state.opt_state})}
+
+
+def _rank(metrics: Mapping[str, float], *, name: str, sign: float) -> float:
+    value = sign * metrics.get(name, math.nan)
+    return -math.inf if math.isnan(value) else value
 
 
 def _check_same(saved: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from jaxvos.errors import InputError
 
@@ -103,4 +103,4 @@ def evolve(config: _ConfigT, **changes: Any) -> _ConfigT:
         current = getattr(config, name)
         if dataclasses.is_dataclass(current) and isinstance(change, dict):
             changes[name] = evolve(current, **change)
-    return dataclasses.replace(config, **changes)
+    return cast(_ConfigT, dataclasses.replace(cast(Any, config), **changes))

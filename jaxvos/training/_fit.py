@@ -140,7 +140,8 @@ def fit(
         stack.callback(bar.close)
         extra = {"compile_seconds": compile_seconds}
         pending: list[dict[str, jax.Array]] = []  # of the steps since the last line of the log; still on the devices
-        batches = itertools.chain([first], batches)
+        batches = itertools.chain(iter([first]), batches)
+        del first  # the iterator forgets it too, once it has given it
         for step in range(start + 1, config.num_steps + 1):
             clip = next_clip(batches, step - 1)
             if clip_shapes(clip) != shapes:
@@ -167,7 +168,7 @@ def fit(
 
             bar.pause()
             metrics = None
-            if evaluating:
+            if evaluate is not None and evaluating:
                 metrics = {name: float(value) for name, value in evaluate(state.variables, step).items()}
                 check_metrics(metrics, config.best_metric)
                 if log is not None:
@@ -182,6 +183,6 @@ def fit(
 
         # ---- close: on leaving, what was opened is, last first -------------------------------------------------
         if request.signal is not None:
-            say(f"stopped by signal {request.signal} after step {step}, which is saved in {workdir}")
+            say(f"stopped by signal {request.signal} after step {step}; saving it in {workdir}")
             raise SystemExit(128 + request.signal)
         return state

@@ -4,7 +4,6 @@ import contextlib
 import difflib
 import io
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,14 +13,16 @@ from typing import Any, TypeVar
 import tyro
 
 from jaxvos.errors import InputError
+from jaxvos.files import atomic_path
 from jaxvos.training._config import ExperimentConfig
 from jaxvos.training._provenance import as_json, describe_run
 
-__all__ = ["launch"]
+__all__ = ["launch", "parse"]
 
+_T = TypeVar("_T")
 _ConfigT = TypeVar("_ConfigT", bound=ExperimentConfig)
-_MAY_CHANGE = ("workdir", *(f"training.{name}" for name in
-                            ("num_steps", "log_every", "checkpoint_every", "keep", "eval_every")))  # fmt: skip
+_SCHEDULE = ("num_steps", "log_every", "checkpoint_every", "keep", "eval_every")
+_MAY_CHANGE = ("workdir", *(f"training.{name}" for name in _SCHEDULE))
 
 
 def launch(
@@ -30,7 +31,8 @@ def launch(
     """Runs `main` on a preset, changed by options: `python experiments/x.py PRESET --training.optimizer.lr 3e-4`.
 
     The resolved configuration is written to `config.json` in the workdir, with commit, versions and device. Wrong
-    input of any kind is one line on stderr and exit code 2, and leaves nothing behind.
+    input of any kind is one line on stderr and exit code 2, and leaves nothing behind. On many hosts, call
+    `jax.distributed.initialize()` first.
 
     Args:
         presets: name -> (one line of description, configuration).
@@ -44,7 +46,7 @@ def launch(
         print("\n".join([story, "", "presets (PRESET --help shows the options):", *lines]).strip())
         return
     try:
-        config = _parse(presets, args, story)
+        config = _parse_preset(presets, args, story)
         with _claimed(config):
             main(config)
     except InputError as error:
@@ -52,7 +54,40 @@ def launch(
         raise SystemExit(2) from None
 
 
-def _parse(presets: Mapping[str, tuple[str, _ConfigT]], args: Sequence[str], story: str) -> _ConfigT:
+def parse(
+    kind: type[_T], args: Sequence[str], *, prog: str, default: _T | None = None, description: str | None = None
+) -> _T:
+    """Makes a dataclass from options of the command line.
+
+    Args:
+        kind: the dataclass; its field docstrings are the help.
+        args: the options.
+        prog: what the help calls the program.
+        default: values of the fields that no option names, if not those of the class.
+        description: what the help says first, if not the docstring of the class.
+
+    Raises:
+        InputError: in one line, if the options are wrong.
+        SystemExit: with code 0, if they ask for help.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                kind,
+                default=tyro.MISSING_NONPROP if default is None else default,
+                args=list(args),
+                prog=prog,
+                description=description,
+                config=(tyro.conf.AvoidSubcommands,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+    raise InputError(_one_line(complaint.getvalue()))
+
+
+def _parse_preset(presets: Mapping[str, tuple[str, _ConfigT]], args: Sequence[str], story: str) -> _ConfigT:
     names = ", ".join(presets)
     if not args or args[0].startswith("-"):
         raise InputError(f"the first argument must be a preset: {names}")
@@ -62,26 +97,17 @@ def _parse(presets: Mapping[str, tuple[str, _ConfigT]], args: Sequence[str], sto
         hint = f"did you mean '{close[0]}'? " if close else ""
         raise InputError(f"there is no preset '{preset}'; {hint}the presets are: {names}")
     default = presets[preset][1]
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
-                type(default),
-                default=default,
-                args=options,
-                prog=f"{Path(sys.argv[0]).name} {preset}",
-                description=f"{presets[preset][0]}\n\n{story}",
-                config=(tyro.conf.AvoidSubcommands,),
-            )
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-    raise InputError(_one_line(complaint.getvalue()))
+    description = f"{presets[preset][0]}\n\n{story}"
+    return parse(
+        type(default), options, prog=f"{Path(sys.argv[0]).name} {preset}", default=default, description=description
+    )
 
 
 def _one_line(box: str) -> str:
     """Takes the message, and the names of similar options, out of what tyro draws: ruled sections, in a box or not."""
-    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    lines = [line.strip("│").rstrip() for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    help_text = [line for line in lines if line.startswith(" " * 9)]  # of the options named, further in than these
+    lines = [line.strip() for line in lines if line not in help_text]
     sections = re.split(r"^[─-]{8,}$", "\n".join(lines), flags=re.MULTILINE)
     if not box.startswith("╭"):
         sections = sections[1:]  # without a box, the title is a section
@@ -107,10 +133,8 @@ def _claimed(config: ExperimentConfig):
     if not is_new:
         _check_same(json.loads(path.read_text())["config"], resolved, config.workdir)
     made = [folder for folder in (config.workdir, *config.workdir.parents) if not folder.exists()]
-    config.workdir.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text(json.dumps({"config": resolved, **describe_run()}, indent=2) + "\n")
-    os.replace(partial, path)
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps({"config": resolved, **describe_run()}, indent=2) + "\n")
     try:
         yield
     except InputError:

@@ -1,7 +1,6 @@
 """Variables as a safetensors file with flat names, such as `params/encoder/conv1/kernel`."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxvos.errors import InputError
+from jaxvos.files import atomic_path
 from jaxvos.training._paths import flatten, unflatten
 from jaxvos.typing import Variables
 
@@ -33,15 +33,10 @@ def save_variables(
     """
     from safetensors.numpy import save_file
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    story = {"metadata": json.dumps(dict(metadata or {}))}
     arrays = {name: _stored(np.asarray(leaf), dtype) for name, leaf in flatten(variables).items()}
-    try:
-        save_file(arrays, partial, metadata={"metadata": json.dumps(dict(metadata or {}))})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_path(path) as partial:
+        save_file(arrays, partial, metadata=story)
 
 
 def load_weights(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:

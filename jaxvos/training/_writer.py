@@ -1,13 +1,14 @@
 """The log of a run: one line of JSON per entry, and TensorBoard's files where tensorboardX is installed."""
 
+import importlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxvos.errors import InputError
+from jaxvos.files import atomic_path
 
 __all__ = ["LogWriter", "read_log"]
 
@@ -18,12 +19,10 @@ class LogWriter:
     """Appends to the log of a run that stands at `start_step`; what an earlier run wrote beyond it is dropped."""
 
     def __init__(self, workdir: Path, start_step: int = 0):
-        workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / _NAME
         kept = [entry for entry in _entries(path) if entry["step"] <= start_step] if start_step else []
-        partial = path.with_name(f"{_NAME}.tmp")
-        partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-        os.replace(partial, path)
+        with atomic_path(path) as partial:
+            partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
         self._file = path.open("a")
         self._board = _tensorboard(workdir / "tensorboard", start_step)
 
@@ -70,7 +69,7 @@ def _entries(path: Path) -> list[dict[str, Any]]:
 
 def _tensorboard(folder: Path, start_step: int) -> Any:
     try:
-        from tensorboardX import SummaryWriter
+        module = importlib.import_module("tensorboardX")
     except ImportError:
         return None
-    return SummaryWriter(str(folder), purge_step=start_step + 1)
+    return module.SummaryWriter(str(folder), purge_step=start_step + 1)

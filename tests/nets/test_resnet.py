@@ -4,6 +4,7 @@ import json
 import zipfile
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,6 +19,11 @@ _DILATIONS = {
 }
 
 
+def _arrays(path):
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
 def _normalized(image_u8):
     x = image_u8.astype(np.float32) / 255
     return (x - np.array([0.485, 0.456, 0.406], np.float32)) / np.array([0.229, 0.224, 0.225], np.float32)
@@ -26,12 +32,12 @@ def _normalized(image_u8):
 @pytest.mark.data
 @pytest.mark.parametrize("name", _DILATIONS)
 def test_thin_nets_equal_torch_on_every_stage(golden_dir, name):
-    golden = np.load(golden_dir / "nets" / "resnet_tiny.npz")
+    golden = _arrays(golden_dir / "nets" / "resnet_tiny.npz")
     depth, dilate = _DILATIONS[name]
     prefix = f"{'_'.join(name.split('_')[:2])}/w/"
-    variables = resnet_from_torch({k.removeprefix(prefix): golden[k] for k in golden.files if k.startswith(prefix)})
+    variables = resnet_from_torch({k.removeprefix(prefix): golden[k] for k in golden if k.startswith(prefix)})
     x = _normalized(golden["input_u8"])
-    features = ResNet(depth, 2, dilate).apply(variables, np.stack([x, 0.5 * x[::-1, ::-1]]))
+    features = ResNet(depth, 2, dilate).apply(variables, jnp.stack([x, 0.5 * x[::-1, ::-1]]))
     for stage, actual in features.items():
         key = f"{name}/out/layer{stage - 1}"
         if key in golden:  # the dilated nets share the first stages of the plain one
@@ -63,9 +69,9 @@ def _recipe(spec):
 @pytest.mark.data
 @pytest.mark.parametrize("depth", [18, 50])
 def test_full_nets_equal_torch(golden_dir, depth):
-    golden = np.load(golden_dir / "nets" / "resnet_full.npz")
+    golden = _arrays(golden_dir / "nets" / "resnet_full.npz")
     state = _recipe(json.loads((golden_dir / "nets" / "nets.json").read_text())[f"resnet{depth}"])
-    features = ResNet(depth).apply(resnet_from_torch(state), _normalized(golden["input_u8"])[None])
+    features = ResNet(depth).apply(resnet_from_torch(state), jnp.array(_normalized(golden["input_u8"]))[None])
     for stage, actual in features.items():
         name = f"resnet{depth}_layer{stage - 1}"
         part = actual[..., golden[f"{name}_channels"]].transpose(0, 3, 1, 2)
@@ -75,7 +81,7 @@ def test_full_nets_equal_torch(golden_dir, depth):
 
 def test_conversion_fills_every_parameter_of_every_depth():
     for depth, blocks in ((34, 16), (101, 33)):
-        shapes = jax.eval_shape(ResNet(depth).init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+        shapes = jax.eval_shape(ResNet(depth).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
         state = _torch_names(shapes)
         converted = resnet_from_torch(state)
         assert jax.tree.map(np.shape, converted) == jax.tree.map(np.shape, dict(shapes))

@@ -1,6 +1,7 @@
 """`sinkhorn` against ott-jax, golden values, NumPy, finite differences and the Hungarian algorithm."""
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jaxvos.solvers import SinkhornSolution, sinkhorn
 
 _STATIC = ("num_iters", "tolerance", "tau_a", "tau_b", "domain", "diff")
 _FORMS = [("stabilized", "unroll"), ("stabilized", "implicit"), ("log", "unroll"), ("log", "implicit")]
+_DAMPED = ("stabilized", "implicit", 0.8)
 _solve = jax.jit(sinkhorn, static_argnames=_STATIC)
 
 
@@ -46,7 +48,7 @@ def _ott_plan(cost, a, b, epsilon, num_iters, tau_a=1.0, tau_b=1.0):
     return solver(problem).matrix
 
 
-@pytest.mark.parametrize("num_iters", [1, 2, 12, 20, 31])
+@pytest.mark.parametrize("num_iters", [1, 2, 12, 31])
 def test_plan_equals_ott_after_the_same_iterations(num_iters):
     cost, a, b, _ = _problem()
     expected = _ott_plan(cost, a, b, 0.2, num_iters)
@@ -56,23 +58,19 @@ def test_plan_equals_ott_after_the_same_iterations(num_iters):
     np.testing.assert_allclose(slow_sinkhorn(cost, a, b, 0.2, num_iters), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("tau_a, tau_b", [(1.0, 1.0), (0.7, 0.9), (1.0, 0.8)])
+@pytest.mark.parametrize("tau_a, tau_b", [(1.0, 1.0), (0.7, 0.9)])
 def test_gradient_equals_ott(tau_a, tau_b):
     cost, a, b, weights = _problem()
+    taus = {"tau_a": tau_a, "tau_b": tau_b}
 
-    def ott_loss(cost, epsilon, num_iters):
-        return jnp.vdot(_ott_plan(cost, a, b, epsilon, num_iters, tau_a, tau_b), weights)
+    def gradient(plan):
+        return jax.jit(jax.grad(lambda cost, epsilon: jnp.vdot(plan(cost, epsilon), weights), (0, 1)))(cost, 0.3)
 
-    def loss(cost, epsilon, num_iters, **options):
-        return jnp.vdot(
-            sinkhorn(cost, a, b, epsilon=epsilon, num_iters=num_iters, tau_a=tau_a, tau_b=tau_b, **options).plan,
-            weights,
-        )
-
-    for num_iters, forms in ((15, _FORMS[::2]), (300, _FORMS)):
-        expected = jax.grad(ott_loss, (0, 1))(cost, 0.3, num_iters)
+    for num_iters, forms in ((15, _FORMS[::2]), (300, _FORMS[:2])):
+        expected = gradient(lambda c, e, n=num_iters: _ott_plan(c, a, b, e, n, tau_a, tau_b))
         for domain, diff in forms:
-            actual = jax.grad(loss, (0, 1))(cost, 0.3, num_iters, domain=domain, diff=diff)
+            options = taus | {"num_iters": num_iters, "domain": domain, "diff": diff}
+            actual = gradient(lambda c, e, options=options: sinkhorn(c, a, b, epsilon=e, **options).plan)
             for ours, theirs in zip(actual, expected, strict=True):
                 np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
@@ -81,32 +79,36 @@ def test_gradient_equals_ott(tau_a, tau_b):
 def test_golden_values(golden_dir):
     arrays = np.load(golden_dir / "matching" / "sinkhorn.npz")
     cases = json.loads((golden_dir / "matching" / "sinkhorn.json").read_text())["cases"]
-    checked = 0
+
+    @partial(jax.jit, static_argnames=("tau", "diff"))
+    def solve(cost, a, b, weights, epsilon, tau, diff):
+        def loss(cost):
+            options = {"num_iters": 4000, "tolerance": 1e-13, "tau_a": tau, "tau_b": tau, "diff": diff}
+            solution = sinkhorn(cost, a, b, epsilon=epsilon, **options)
+            return jnp.vdot(solution.plan, weights), solution
+
+        gradient, solution = jax.grad(loss, has_aux=True)(cost)
+        return solution, gradient
+
+    checked = set()
     for case in cases:
-        if case["mode"].startswith("unb_") or case["eps"] < 0.05 or case["n"] > 64:
-            continue  # unb_*: the entropy against a b^T, another problem
-        key, index, eps, rho = case["key"], case["case"], case["eps"], case["rho"]
-        x, y, a, b = (jnp.asarray(arrays[f"{name}_{index}"]) for name in "xyab")
-        if "_uni" in case["mode"]:
+        key, index, eps, rho, mode = (case[name] for name in ("key", "case", "eps", "rho", "mode"))
+        if mode.startswith("unb_") or eps < 0.05 or index > 2 or (rho is not None and eps != 0.1):
+            continue  # unb_*: the entropy against a b^T, another problem; the rest: time
+        x, y, a, b = (jnp.asarray(arrays[f"{name}_{index}"]) for name in ("x", "y", "a", "b"))
+        if "_uni" in mode:
             a, b = jnp.full(case["n"], 1 / case["n"]), jnp.full(case["m"], 1 / case["m"])
         cost = ((x[:, None] - y) ** 2).sum(-1)
         weights = np.random.RandomState(case["W_seed"]).standard_normal(cost.shape)
-        options = {"num_iters": 4000, "tolerance": 1e-13, "diff": "implicit"}
-        if rho is not None:
-            options |= {"tau_a": rho / (rho + eps), "tau_b": rho / (rho + eps)}
-
-        def loss(cost, a=a, b=b, eps=eps, weights=weights, options=options):
-            solution = _solve(cost, a, b, epsilon=eps, **options)
-            return jnp.vdot(solution.plan, weights), solution
-
-        (_, solution), gradient = jax.value_and_grad(loss, has_aux=True)(cost)
+        tau = 1.0 if rho is None else rho / (rho + eps)
+        solution, gradient = solve(cost, a, b, weights, eps, tau, "implicit")
         rows = slice(None) if case["rows"] == "all" else np.array(case["rows"])
         plan, expected = arrays[f"plan_{key}"], arrays[f"grad_{key}"]
         np.testing.assert_allclose(solution.plan[rows], plan, atol=1e-8 * plan.max(), err_msg=key)
         np.testing.assert_allclose(gradient[rows], expected, atol=1e-6 * np.abs(expected).max(), err_msg=key)
         assert solution.converged, key
-        checked += 1
-    assert checked >= 30
+        checked.add(mode)
+    assert checked == {"bal_uni", "bal_non", "unbent_non_1", "unbent_uni_0.1"}
 
 
 def test_log_and_stabilized_agree_in_float32():
@@ -120,8 +122,7 @@ def test_log_and_stabilized_agree_in_float32():
         assert kernel.plan.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("domain, diff", _FORMS)
-@pytest.mark.parametrize("tau", [1.0, 0.8])
+@pytest.mark.parametrize("domain, diff, tau", [*((*form, 1.0) for form in _FORMS), ("log", "unroll", 0.8), _DAMPED])
 def test_gradients_are_finite_differences(domain, diff, tau):
     """Unrolled after 7 iterations, far from convergence, and after 15 (two blocks); implicit at convergence."""
     cost, a, b, weights = _problem(5, 6)
@@ -167,20 +168,19 @@ def test_masked_cells_change_nothing(domain, diff):
     cost, _, _, weights = _problem()
     rows, cols = jnp.arange(12) % 4 != 1, jnp.arange(9) % 3 != 2
     alive = rows[:, None] & cols
-    options = {"epsilon": 0.2, "num_iters": 15, "domain": domain, "diff": diff}
+    options = {"num_iters": 15, "domain": domain, "diff": diff}
 
     @jax.jit
-    def run(cost, epsilon):
-        solution = sinkhorn(cost, row_mask=rows, col_mask=cols, **options | {"epsilon": epsilon})
-        return jnp.vdot(solution.plan, weights), solution
+    def run(cost, weights, epsilon, masks):
+        def loss(cost, epsilon):
+            solution = sinkhorn(cost, **masks, **options, epsilon=epsilon)
+            return jnp.vdot(solution.plan, weights), solution
 
-    small_cost, small_weights = cost[rows][:, cols], weights[rows][:, cols]
-    small = sinkhorn(small_cost, **options)
-    small_gradient = jax.grad(
-        lambda c, e: jnp.vdot(sinkhorn(c, **options | {"epsilon": e}).plan, small_weights), (0, 1)
-    )(small_cost, 0.2)
+        return jax.grad(loss, (0, 1), has_aux=True)(cost, epsilon)
+
+    small_gradient, small = run(cost[rows][:, cols], weights[rows][:, cols], 0.2, {})
     for garbage in (jnp.nan, jnp.inf, -1e6):
-        gradient, solution = jax.grad(run, (0, 1), has_aux=True)(jnp.where(alive, cost, garbage), 0.2)
+        gradient, solution = run(jnp.where(alive, cost, garbage), weights, 0.2, {"row_mask": rows, "col_mask": cols})
         assert (solution.plan[~alive] == 0).all()
         assert (gradient[0][~alive] == 0).all()
         np.testing.assert_allclose(solution.plan[rows][:, cols], small.plan, atol=1e-14)
@@ -199,7 +199,7 @@ def test_zero_masses_are_left_out(domain, diff):
     np.testing.assert_allclose(solution.plan.sum(1), a, atol=1e-10)
     np.testing.assert_allclose(solution.plan.sum(0), b, atol=1e-3)
     rows, cols = np.flatnonzero(a), np.flatnonzero(b)
-    small = sinkhorn(cost[rows][:, cols], a[rows], b[cols], epsilon=0.2, **options).plan
+    small = _solve(cost[rows][:, cols], a[rows], b[cols], epsilon=0.2, **options).plan
     np.testing.assert_allclose(solution.plan[rows][:, cols], small, atol=1e-13)
     assert all(bool(jnp.isfinite(g).all()) for g in _gradients(cost, a, b, weights, 0.2, **options))
 
@@ -214,14 +214,13 @@ def test_everything_masked_is_nothing(domain, diff):
             solution = sinkhorn(cost, epsilon=epsilon, **options)
             return jnp.vdot(solution.plan, weights) + solution.f.sum() + solution.g.sum(), solution
 
-        gradient, solution = jax.grad(loss, (0, 1), has_aux=True)(jnp.full_like(cost, jnp.nan), 0.2)
+        gradient, solution = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(jnp.full_like(cost, jnp.nan), 0.2)
         assert (gradient[0] == 0).all() and gradient[1] == 0
         assert (solution.plan == 0).all() and (solution.f == 0).all() and (solution.g == 0).all()
         assert solution.error == 0 and solution.converged
 
 
-@pytest.mark.parametrize("domain, diff", _FORMS)
-@pytest.mark.parametrize("tau", [1.0, 0.5])
+@pytest.mark.parametrize("domain, diff, tau", [*((*form, 1.0) for form in _FORMS), ("log", "unroll", 0.8), _DAMPED])
 def test_small_epsilon_stays_finite_in_float32(domain, diff, tau):
     rng = np.random.default_rng(0)
     cost = jnp.asarray(rng.uniform(0, 2, (30, 30)), jnp.float32)
@@ -252,7 +251,7 @@ def test_half_precision_is_upcast():
         assert solution.plan.dtype == solution.f.dtype == solution.error.dtype == jnp.float32
         np.testing.assert_allclose(solution.plan.sum(1), 1 / 12, rtol=1e-5)
         np.testing.assert_allclose(solution.plan, _solve(half.astype(jnp.float32), epsilon=0.1, domain=domain).plan)
-    gradient = jax.grad(lambda c: sinkhorn(c, epsilon=0.1).plan[0, 0])(half)
+    gradient = jax.jit(jax.grad(lambda c: sinkhorn(c, epsilon=0.1).plan[0, 0]))(half)
     assert gradient.dtype == jnp.bfloat16 and jnp.isfinite(gradient).all()
 
 
@@ -262,7 +261,7 @@ def test_one_row_and_one_column(domain, diff):
     options = {"num_iters": 3, "domain": domain, "diff": diff}
     np.testing.assert_allclose(_solve(cost[:1], jnp.ones(1), b, epsilon=0.1, **options).plan[0], b, atol=1e-12)
     np.testing.assert_allclose(_solve(cost[:, :1], a, jnp.ones(1), epsilon=0.1, **options).plan[:, 0], a, atol=1e-12)
-    gradient = jax.grad(lambda c: sinkhorn(c, epsilon=0.1, **options).plan.sum())(cost[:1, :1])
+    gradient = jax.jit(jax.grad(lambda c: sinkhorn(c, epsilon=0.1, **options).plan.sum()))(cost[:1, :1])
     np.testing.assert_allclose(gradient, 0, atol=1e-12)
 
 
@@ -292,29 +291,29 @@ def test_marginals_of_any_mass_scale_the_plan():
     np.testing.assert_allclose(unit.plan.sum(1), 1, atol=1e-12)
 
 
-@pytest.mark.parametrize("domain", ["stabilized", "log"])
-@pytest.mark.parametrize("tau", [1.0, 0.8])
+@pytest.mark.parametrize("domain, tau", [("stabilized", 1.0), ("log", 1.0), ("log", 0.8)])
 def test_tolerance_stops_early(domain, tau):
     cost, a, b, weights = _problem()
-    options = {"epsilon": 0.2, "domain": domain, "tau_a": tau, "tau_b": tau}
-    previous = 0
-    for tolerance in (1e-2, 1e-5, 1e-9):
-        solution = _solve(cost, a, b, num_iters=500, tolerance=tolerance, **options)
-        assert solution.converged and solution.error <= tolerance
-        assert previous < solution.num_iters < 500
-        previous = int(solution.num_iters)
-        fixed = _solve(cost, a, b, num_iters=previous, **options)
-        np.testing.assert_allclose(solution.plan, fixed.plan, atol=1e-12)
-    capped = _solve(cost, a, b, num_iters=13, tolerance=0.0, **options)
-    assert capped.num_iters == 13 and not capped.converged
-    np.testing.assert_allclose(capped.plan, _solve(cost, a, b, num_iters=13, **options).plan, atol=1e-12)
-    costs = jnp.stack([cost, 3 * cost])
-    batched = jax.vmap(lambda c: _solve(c, a, b, num_iters=500, tolerance=1e-5, **options))(costs)
-    np.testing.assert_allclose(batched.plan[0], _solve(cost, a, b, num_iters=500, tolerance=1e-5, **options).plan)
-    implicit = {"num_iters": 500, "tolerance": 1e-12, "domain": domain, "tau_a": tau, "tau_b": tau, "diff": "implicit"}
-    expected = _gradients(cost, a, b, weights, 0.2, **implicit | {"tolerance": None})
-    actual = _gradients(cost, a, b, weights, 0.2, **implicit)
-    np.testing.assert_allclose(actual[0], expected[0], atol=1e-8)
+    options = {"domain": domain, "tau_a": tau, "tau_b": tau}
+    solution = _solve(cost, a, b, epsilon=0.2, num_iters=500, tolerance=1e-5, **options)
+    assert solution.converged and solution.error <= 1e-5 and 1 < solution.num_iters < 500
+    fixed = _solve(cost, a, b, epsilon=0.2, num_iters=int(solution.num_iters), **options)
+    np.testing.assert_allclose(solution.plan, fixed.plan, atol=1e-12)
+    sooner = _solve(cost, a, b, epsilon=0.2, num_iters=int(solution.num_iters) - 2, **options)
+    assert sooner.error > 1e-5
+    capped = _solve(cost, a, b, epsilon=0.2, num_iters=int(solution.num_iters), tolerance=0.0, **options)
+    assert capped.num_iters == solution.num_iters and not capped.converged
+    np.testing.assert_allclose(capped.plan, fixed.plan, atol=1e-12)
+    implicit = options | {"num_iters": 500, "diff": "implicit"}
+    both = jax.vmap(lambda c: _solve(c, a, b, epsilon=0.2, num_iters=500, tolerance=1e-5, **options))(
+        jnp.stack([cost, 3 * cost])
+    )
+    np.testing.assert_allclose(both.plan[0], solution.plan, atol=1e-12)
+    assert both.num_iters[1] != both.num_iters[0] and both.converged.all()
+    expected = _gradients(cost, a, b, weights, 0.2, **implicit)
+    np.testing.assert_allclose(
+        _gradients(cost, a, b, weights, 0.2, tolerance=1e-12, **implicit)[0], expected[0], atol=1e-8
+    )
 
 
 def test_unrolled_gradients_need_a_fixed_number_of_iterations():

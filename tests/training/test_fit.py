@@ -80,17 +80,18 @@ def test_variables_that_are_not_finite_are_never_saved(tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_the_evaluation_is_logged_and_the_best_checkpoint_kept(tmp_path):
+@pytest.mark.parametrize("mode, sign", [("max", -1), ("min", 1)])
+def test_the_evaluation_is_logged_and_the_best_checkpoint_kept(tmp_path, mode, sign):
     seen = []
 
     def evaluate(variables, step):
         seen.append(step)
-        return {"j": -abs(step - 4), "norm": float(jnp.abs(variables["params"]["encoder"]["kernel"]).sum())}
+        return {"j": sign * abs(step - 4), "norm": float(jnp.abs(variables["params"]["encoder"]["kernel"]).sum())}
 
-    options = config(num_steps=13, checkpoint_every=100, eval_every=2, keep=1, best_metric="j")
+    options = config(num_steps=13, checkpoint_every=100, eval_every=2, keep=1, best_metric="j", best_mode=mode)
     fit(tiny(), clips, options, workdir=tmp_path, evaluate=evaluate, progress=False)
     assert seen == [2, 4, 6, 8, 10, 12, 13]
-    assert read_log(tmp_path)["eval/j"] == [(step, -abs(step - 4)) for step in seen]
+    assert read_log(tmp_path)["eval/j"] == [(step, sign * abs(step - 4)) for step in seen]
     assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [4, 13]
 
 

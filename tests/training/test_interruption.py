@@ -67,7 +67,7 @@ def test_sigterm_saves_and_exits(tmp_path, whole):
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     step = read_log(tmp_path)["loss"][-1][0]
-    assert process.returncode == 143 and f"after step {step}, which is saved" in out
+    assert process.returncode == 143 and f"after step {step}; saving it" in out
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [str(step)] and step < STEPS
     _assert_whole(tmp_path, whole)
 

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from jaxvos.errors import InputError
-from jaxvos.training import ExperimentConfig, TrainingConfig, evolve, launch
+from jaxvos.training import ExperimentConfig, TrainingConfig, evolve, launch, parse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,6 +101,11 @@ def test_an_experiment_that_refuses_its_input_leaves_nothing(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_workdir_that_is_a_file_is_named(tmp_path, capsys):
+    (tmp_path / "run").write_text("")
+    assert "cannot write" in _refused(capsys, "base", "--workdir", str(tmp_path / "run"))
+
+
 def test_other_errors_are_not_hidden(tmp_path):
     def main(config):
         raise ZeroDivisionError
@@ -113,3 +118,16 @@ def test_evolve_reaches_nested_fields():
     changed = evolve(BASE, width=7, training={"optimizer": {"lr": 0.5}})
     assert changed.width == 7 and changed.training.optimizer.lr == 0.5 and BASE.training.optimizer.lr == 1e-3
     assert evolve(BASE, training=TrainingConfig(seed=3)).training.seed == 3
+
+
+def test_parse_makes_any_dataclass():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Command:
+        """Do it."""
+
+        count: int
+        """How often."""
+
+    assert parse(Command, ["--count", "3"], prog="do") == Command(count=3)
+    with pytest.raises(InputError, match="^missing from do: --count INT$"):
+        parse(Command, [], prog="do")
