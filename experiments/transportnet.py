@@ -1,7 +1,7 @@
 """TransportNet (Zhang et al., ICCV 2021), Table 3 and Table 1: mean J on DAVIS-2016 val / FBMS test.
 
-    python experiments/transportnet.py paper --workdir runs/paper --data.davis DAVIS --weights.appearance resnet101.pth \\
-        --weights.motion resnet50.pth
+    python experiments/transportnet.py paper --workdir runs/paper --data.davis DAVIS \\
+        --weights.appearance resnet101.pth --weights.motion resnet50.pth
     python experiments/transportnet.py lite --workdir runs/lite
     python experiments/transportnet.py lite --workdir runs/davis --data.davis DAVIS --data.resolution 256p
 
@@ -11,6 +11,7 @@ weights and the validation split are not at hand).
 """
 
 import dataclasses
+import sys
 
 import jax
 
@@ -111,11 +112,21 @@ def main(config: Config) -> None:
         system, batches, config.training, workdir=config.workdir, variables=_start(config),
         evaluate=None if held_out is None else lambda variables, step: held_out_scores(system, variables, held_out),
     )  # fmt: skip
-    if config.workdir is not None:
-        plot_curves(config.workdir / "curves.png", read_log(config.workdir), title="TransportNet")
-        metadata = {"data": "synthetic clips" if config.data.davis is None else str(config.data.davis), **describe_run()}
-        save_model(config.workdir / "model.safetensors", jax.device_get(state.variables), system=config.system_name,
-                   config=config.system, half=True, metadata=metadata)  # fmt: skip
+    if config.workdir is None:
+        return
+    plot_curves(config.workdir / "curves.png", read_log(config.workdir), title="TransportNet")
+    story = load_variables(config.workdir)[1]
+    davis = config.data.davis is not None
+    save_model(
+        config.workdir / "model.safetensors", jax.device_get(state.variables), system=config.system_name,
+        config=config.system, half=True, metadata={
+            "data": f"DAVIS-2016 train without {', '.join(config.data.held_out)}" if davis else "synthetic clips",
+            "licence": "non-commercial: trained on DAVIS (CC BY-NC 4.0)" if davis else "Apache-2.0",
+            "started_from": dataclasses.asdict(config.weights) | {"init_from": str(config.training.init_from)},
+            "command": f"python experiments/transportnet.py {' '.join(sys.argv[1:])}",
+            **{name: story[name] for name in ("commit", "versions", "device")},
+        },
+    )  # fmt: skip
 
 
 def _start(config: Config) -> dict | None:

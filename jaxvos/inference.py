@@ -4,13 +4,15 @@ import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from jaxvos.data import FlowProvider, LastFrame, Video, flow_provider, open_video, with_flow
+from jaxvos.data import FlowFrame, FlowProvider, LastFrame, Video, flow_provider, open_video, with_flow
+from jaxvos.errors import InputError
 from jaxvos.models import Model, load_model
 from jaxvos.system import Frame, Memory, Prediction, System
 from jaxvos.typing import Variables
@@ -86,22 +88,31 @@ def stream(
       model: as `load_model` takes it; the embedded default if None.
       flow: `dis`, a folder of flow files, or a function of two frames.
       threshold: a pixel belongs to an object where the probability of any object reaches this.
-      last_frame: what the last frame, which no frame follows, has for flow.
+      last_frame: what the last frame, which no frame follows, has for flow: `reuse`, `backward` or `skip`.
 
-    Yields:
-      every frame with its mask, one frame behind the source (flow looks ahead).
+    Returns:
+      An iterator of every frame with its mask, one frame behind the source (flow looks ahead).
 
     Raises:
-      InputError: the video cannot be read, or has fewer than two frames.
+      InputError: at once, if an argument is wrong, the video cannot be opened or has fewer than two frames; while
+        iterating, if a later frame or its flow cannot be read.
     """
-    model = model if isinstance(model, Model) else load_model(model)
-    source = video if isinstance(video, Video) else open_video(video, minimum_frames=2)
+    if not 0 < threshold < 1:
+        raise InputError(f"threshold {threshold}: give a probability between 0 and 1")
+    if last_frame not in get_args(LastFrame):
+        raise InputError(f"last_frame {last_frame!r}: give one of {', '.join(get_args(LastFrame))}")
     provider = flow_provider(flow)
+    source = video if isinstance(video, Video) else open_video(video, minimum_frames=2)
+    model = model if isinstance(model, Model) else load_model(model)
+    return _stream(model, with_flow(source, provider, last_frame=last_frame), threshold)
+
+
+def _stream(model: Model, frames: Iterable[FlowFrame], threshold: float) -> Iterator[SegmentedFrame]:
     predict, memory = jitted_predict(model.system), None
-    for name, image, vectors, flow_seconds in with_flow(source, provider, last_frame=last_frame):
+    for index, (name, image, flow, flow_seconds) in enumerate(frames):
         started = time.perf_counter()
-        frame = Frame(jax.numpy.asarray(image, np.float32) / 255, flow=jax.numpy.asarray(vectors))
-        if memory is None:
+        frame = Frame(jnp.asarray(image, jnp.float32) / 255, flow=jnp.asarray(flow))
+        if index == 0:
             memory = model.system.start(model.variables, frame, None)
         memory, prediction = predict(model.variables, memory, frame)
         probabilities = np.asarray(prediction.masks)

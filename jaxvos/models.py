@@ -1,6 +1,7 @@
 """Systems with their weights: the embedded default, a weights file, or the folder of a training run."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,8 @@ __all__ = ["DEFAULT", "Model", "abstract_variables", "load_model", "save_model"]
 DEFAULT = "transportnet-lite-synthetic"
 
 _FOLDER = Path(__file__).parent / "weights"
-_SYSTEMS = {"transportnet": (TransportNetConfig, transportnet)}
+# built once for each configuration, so that loading a model again compiles nothing again
+_SYSTEMS = {"transportnet": (TransportNetConfig, functools.lru_cache(maxsize=8)(transportnet))}
 
 
 class Model(NamedTuple):
@@ -38,28 +40,37 @@ def load_model(source: str | Path | None = None) -> Model:
     """Loads a model.
 
     Args:
-      source: a `.safetensors` file, the folder of a training run, the name of an embedded model, or None for the
-        default one.
+      source: a `.safetensors` file, the folder of a training run (its latest checkpoint) or of one of its checkpoints,
+        the name of an embedded model, or None for the default one.
 
     Raises:
-      InputError: there is no such model, or its weights and its configuration do not belong together.
+      InputError: there is no such model, it cannot be read, or its weights and its configuration do not belong
+        together.
     """
-    path = _embedded(DEFAULT if source is None else str(source)) or Path(str(source))
+    source = DEFAULT if source is None else source
+    path = _embedded(str(source)) or Path(source).expanduser()
     if not path.exists():
-        raise InputError(f"{source}: no such model; give a .safetensors file, a run's folder, or one of {_names()}")
-    variables, metadata = load_variables(path)
-    metadata = _story(path, metadata)
-    name, settings = metadata.get("system"), metadata.get("config")
-    if name not in _SYSTEMS or settings is None:
-        raise InputError(f"{path} does not say which system it belongs to; save it with jaxvos.models.save_model")
-    config_type, build = _SYSTEMS[name]
-    config = _config(config_type, settings, path)
-    system = build(config)
+        raise InputError(f"there is no model {source}: give a .safetensors file, a training run's folder, or the name "
+                         f"of an embedded model ({_names()})")  # fmt: skip
     try:
-        match_variables(variables, abstract_variables(system))
+        variables, metadata = load_variables(path)
+        metadata = _story(path, metadata)
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"model {path} cannot be read ({reason}): copy it again") from error
+    name, settings = metadata.get("system"), metadata.get("config")
+    if name is None or settings is None:
+        raise InputError(f"{path} does not say which system it belongs to: save it with jaxvos.models.save_model")
+    if name not in _SYSTEMS:
+        raise InputError(f"{path} is of a system '{name}', and this version of jaxvos has {', '.join(_SYSTEMS)}")
+    config, system, expected = _build(name, settings, path)
+    try:
+        match_variables(variables, expected)
     except InputError as error:
         raise InputError(f"{path} is a checkpoint of another configuration: {error}") from None
-    return Model(path.stem, system, variables, config, metadata)
+    return Model(_name(path), system, jax.tree.map(jnp.asarray, variables), config, metadata)
 
 
 def save_model(
@@ -81,8 +92,9 @@ def save_model(
 
 def abstract_variables(system: System) -> Variables:
     """Names, shapes and types of a system's variables, without computing any."""
-    images, flow = (jax.ShapeDtypeStruct((1, 1, 64, 64, channels), jnp.float32) for channels in (3, 2))
-    return jax.eval_shape(system.init, jax.random.key(0), Clip(images, flow=flow))
+    channels = {"images": 3, "flow": 2}
+    shapes: Any = {name: jax.ShapeDtypeStruct((1, 1, 64, 64, c), jnp.float32) for name, c in channels.items()}
+    return jax.eval_shape(system.init, jax.random.key(0), Clip(**shapes))
 
 
 def _embedded(name: str) -> Path | None:
@@ -91,20 +103,33 @@ def _embedded(name: str) -> Path | None:
 
 
 def _names() -> str:
-    return ", ".join(sorted(path.stem for path in _FOLDER.glob("*.safetensors"))) or "(none is embedded)"
+    return ", ".join(sorted(path.stem for path in _FOLDER.glob("*.safetensors"))) or "none is embedded"
+
+
+def _name(path: Path) -> str:
+    return path.resolve().name if path.is_dir() else path.stem
 
 
 def _story(path: Path, metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     """Weights files carry their configuration; a run's folder has it beside the checkpoints."""
-    config = path / "config.json"
-    if not config.is_file():
+    folder = path.resolve()
+    places = (folder, folder.parent, folder.parent.parent) if path.is_dir() else ()
+    config = next((place / "config.json" for place in places if (place / "config.json").is_file()), None)
+    if config is None:
         return metadata
     run = json.loads(config.read_text())
-    return {**run, "config": run["config"]["system"], "system": run["config"]["system_name"]}
+    return {**run, "config": run["config"].get("system"), "system": run["config"].get("system_name")}
 
 
-def _config(config_type: type, settings: Mapping[str, Any], path: Path) -> Any:
+def _build(name: str, settings: Mapping[str, Any], path: Path) -> tuple[Any, System, Variables]:
+    """Makes the configuration, its system and its abstract variables; what another version wrote may give neither."""
+    config_type, build = _SYSTEMS[name]
     try:
-        return dacite.from_dict(config_type, settings, dacite.Config(cast=[tuple], strict=True))
+        config = dacite.from_dict(config_type, settings, dacite.Config(cast=[tuple], strict=True))
     except dacite.DaciteError as error:
         raise InputError(f"{path} has a configuration of another version of jaxvos: {error}") from None
+    try:
+        system = build(config)
+        return config, system, abstract_variables(system)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise InputError(f"{path} has a configuration that cannot be built: {error}") from None

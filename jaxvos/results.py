@@ -1,63 +1,128 @@
 """What a segmented video leaves on disk: masks, an overlay video, a contact sheet and the numbers of the run."""
 
 import contextlib
+import glob
 import json
 import os
 import shutil
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 from tqdm import tqdm
 
 from jaxvos.data import write_mask
-from jaxvos.drawing import VideoWriter, contact_sheet, overlay, write_image
+from jaxvos.drawing import VideoWriter, contact_sheet, evenly_spaced, overlay, write_image
 from jaxvos.errors import InputError
+from jaxvos.files import atomic_path
 from jaxvos.inference import SegmentedFrame
 
-__all__ = ["Speed", "check_output", "output_folder", "write_results"]
+__all__ = ["RESULTS", "Speed", "check_apart", "check_output", "output_folder", "write_results"]
 
-_TILES = 12
+RESULTS = ("masks", "overlay.mp4", "contact_sheet.png", "results.json")
+"""What `write_results` makes in a folder; the last one tells that the others are ours."""
+
+_TILES, _TILE_SIDE = 12, 640
 
 
 class Speed(NamedTuple):
-    """Frames per second of a finished video, by what is counted."""
+    """Frames per second of a finished video, by what is counted; None where there was only one frame to time."""
 
-    everything: float  # reading, flow, model with its compilation, drawing and writing
-    steady: float  # flow and model, without the first frame, which compiles
-    model: float  # the model alone, without the first frame
-    compile_seconds: float
+    everything: float  # reading, flow, compilation, model, drawing and writing
+    steady: float | None  # flow and model; the first frame, which compiles, is left out here and below
+    model: float | None  # the model alone
 
 
-def check_output(folder: Path, *, overwrite: bool) -> None:
-    """Raises InputError if the folder is a file, or holds anything and `overwrite` is not given."""
+def check_output(folder: Path, *, overwrite: bool, entries: Sequence[str] = RESULTS) -> None:
+    """Checks that results may go to a folder: it is new, empty or, with `overwrite`, holds nothing else of those names.
+
+    Args:
+      folder: where results shall go.
+      overwrite: earlier results may be replaced.
+      entries: what will be written there.
+
+    Raises:
+      InputError: it is a file, it is not empty, or what would be replaced was not written by jaxvos.
+    """
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; name a folder for the results")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise InputError(f"{folder} is not empty; choose another folder or add --overwrite")
+        raise InputError(f"{folder} is a file: name a folder for the results")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise InputError(f"{folder} is not empty: choose another folder or add --overwrite")
+    there = [name for name in entries if (folder / name).exists()]
+    if there and not (folder / RESULTS[-1]).is_file():
+        raise InputError(f"{folder / there[0]} would be replaced, but is not of an earlier run (no {RESULTS[-1]} "
+                         "beside it): choose another folder")  # fmt: skip
+
+
+def check_apart(folder: Path, source: str | Path) -> None:
+    """Refuses to write results among the frames that they are made from, or over them.
+
+    Args:
+      folder: where results shall go.
+      source: a video file, a folder or a pattern.
+
+    Raises:
+      InputError: `folder` is the folder of the frames or lies in it, or `source` is one of the results in `folder`.
+    """
+    place, output = Path(source).expanduser(), folder.resolve()
+    places = {place} if place.exists() else {Path(match).parent for match in glob.iglob(str(place), recursive=True)}
+    for path in (place.resolve() for place in places):
+        if path.is_dir() and output.is_relative_to(path):
+            raise InputError(f"{folder} is or lies in {path}, the folder of the input: results would mix with frames; "
+                             "choose a folder elsewhere")  # fmt: skip
+        if any(path.is_relative_to(output / name) for name in RESULTS):
+            raise InputError(f"{source} would be replaced by its own results in {folder}: choose another folder")
 
 
 @contextlib.contextmanager
 def output_folder(folder: Path) -> Iterator[Path]:
-    """Gives a folder to fill beside `folder`; its entries move there when the block ends well, and vanish otherwise.
+    """Gives a hidden folder to fill, whose entries appear in `folder` when the block ends well, and never otherwise.
 
-    Entries of `folder` of the same names are replaced, all others stay.
+    A new folder appears whole. Of one that exists, files of the same name are replaced; in a folder of the same name
+    those of the same kind are (all earlier masks, not a note beside them); all others stay.
+
+    Raises:
+      InputError: if the operating system refuses.
     """
-    partial = folder.parent / f".{folder.name}.{os.getpid()}.partial"
+    target = folder.resolve()
+    exists = target.is_dir()
+    missing = [parent for parent in target.parents if not parent.exists()]
+    partial = (target if exists else target.parent) / f".{target.name}.{os.getpid()}.partial"
     try:
         partial.mkdir(parents=True)
         yield partial
-        folder.mkdir(parents=True, exist_ok=True)
-        for entry in sorted(partial.iterdir()):
-            target = folder / entry.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            os.replace(entry, target)
+        if exists:
+            for entry in sorted(partial.iterdir()):
+                _replace(entry, target / entry.name)
+        else:
+            partial.rename(target)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"cannot write to {folder}: {reason}; choose another place or make room there") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        with contextlib.suppress(OSError):  # a parent that is not empty stays, and so do those above it
+            for parent in missing:
+                parent.rmdir()
+
+
+def _replace(new: Path, old: Path) -> None:
+    if not (new.is_dir() and old.is_dir()):
+        os.replace(new, old)
+        return
+    kinds = {path.suffix for path in new.iterdir()}
+    for path in old.iterdir():
+        if path.suffix in kinds and path.is_file():
+            path.unlink()
+    for path in new.iterdir():
+        os.replace(path, old / path.name)
 
 
 def write_results(
@@ -67,17 +132,19 @@ def write_results(
     fps: float,
     length: int | None,
     story: Mapping[str, Any],
-    progress: bool = True,
+    title: str = "segmenting",
 ) -> dict[str, Any]:
     """Writes the results of a stream into an existing folder, one frame in memory at a time.
+
+    Where standard error is a terminal, a bar shows the progress.
 
     Args:
       frames: from `jaxvos.inference.stream`.
       folder: gets `masks/NAME.png` (indexed, DAVIS palette), `overlay.mp4`, `contact_sheet.png`, `results.json`.
       fps: of the overlay video.
-      length: number of frames if known, for the progress bar.
+      length: number of frames if known, for the bar.
       story: what else `results.json` says: versions, device, model, input.
-      progress: show a bar.
+      title: what stands before the bar.
 
     Returns:
       What `results.json` holds.
@@ -85,13 +152,13 @@ def write_results(
     (folder / "masks").mkdir()
     sheet, flow_seconds, model_seconds, covered = _Sheet(), [], [], []
     size: tuple[int, ...] = (0, 0)
-    with contextlib.ExitStack() as stack:
-        video = None
-        bar = stack.enter_context(tqdm(frames, total=length, unit="frame", disable=not progress, desc="segmenting"))
+    started = time.perf_counter()
+    with (
+        VideoWriter(folder / "overlay.mp4", fps=fps) as video,
+        tqdm(frames, total=length, unit="frame", disable=None, leave=False, desc=title) as bar,
+    ):
         for frame in bar:
-            if video is None:
-                size = frame.mask.shape
-                video = stack.enter_context(VideoWriter(folder / "overlay.mp4", fps=fps))
+            size = frame.mask.shape
             drawn = overlay(frame.image, frame.mask)
             write_mask(folder / "masks" / f"{frame.name}.png", frame.mask)
             video.write(drawn)
@@ -99,31 +166,37 @@ def write_results(
             flow_seconds.append(frame.flow_seconds)
             model_seconds.append(frame.model_seconds)
             covered.append(float(np.mean(frame.mask > 0)))
-        elapsed = bar.format_dict["elapsed"]
     write_image(folder / "contact_sheet.png", sheet.draw())
+    speed = _speed(flow_seconds, model_seconds, time.perf_counter() - started)
     report = {
         **story,
         "frames": len(covered),
         "size": list(size),
-        "frames_per_second": _speed(flow_seconds, model_seconds, elapsed)._asdict(),
+        "frames_per_second": speed._asdict(),
+        "compile_seconds": _compile_seconds(model_seconds),
         "foreground_share": {"mean": statistics.fmean(covered), "empty_frames": sum(c == 0 for c in covered)},
     }
-    (folder / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+    with atomic_path(folder / RESULTS[-1]) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
 
 
 def _speed(flow_seconds: list[float], model_seconds: list[float], elapsed: float) -> Speed:
     count, flow, model = len(model_seconds), sum(flow_seconds[1:]), sum(model_seconds[1:])
-    return Speed(
-        everything=count / max(elapsed, 1e-9),
-        steady=(count - 1) / max(flow + model, 1e-9),
-        model=(count - 1) / max(model, 1e-9),
-        compile_seconds=max(model_seconds[0] - statistics.median(model_seconds), 0.0),
-    )
+    if count == 1:
+        return Speed(count / elapsed, None, None)
+    return Speed(count / elapsed, (count - 1) / (flow + model), (count - 1) / model)
+
+
+def _compile_seconds(model_seconds: list[float]) -> float | None:
+    """What the first frame took beyond the others: 0 where the model was compiled for this size already."""
+    if len(model_seconds) == 1:
+        return None
+    return max(model_seconds[0] - statistics.median(model_seconds[1:]), 0.0)
 
 
 class _Sheet:
-    """Keeps about evenly spaced frames of a video of unknown length: every 2^j-th, thinned whenever there are many."""
+    """Keeps evenly spaced frames of a video of unknown length, made small: every 2^j-th, thinned as they get many."""
 
     def __init__(self):
         self._kept: list[tuple[str, UInt8[np.ndarray, "h w 3"]]] = []
@@ -131,12 +204,13 @@ class _Sheet:
 
     def add(self, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
         if self._seen % self._stride == 0:
-            self._kept.append((name, image))
+            small = Image.fromarray(image)
+            small.thumbnail((_TILE_SIDE, _TILE_SIDE), Image.Resampling.BOX)
+            self._kept.append((name, np.asarray(small)))
             if len(self._kept) == 2 * _TILES:
                 self._kept, self._stride = self._kept[::2], 2 * self._stride
         self._seen += 1
 
     def draw(self) -> UInt8[np.ndarray, "h w 3"]:
-        picked = np.unique(np.linspace(0, len(self._kept) - 1, min(_TILES, len(self._kept))).round().astype(int))
-        names, images = zip(*(self._kept[i] for i in picked), strict=True)
+        names, images = zip(*(self._kept[i] for i in evenly_spaced(len(self._kept), _TILES)), strict=True)
         return contact_sheet(images, columns=4, labels=names)

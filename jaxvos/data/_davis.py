@@ -13,7 +13,7 @@ from jaxvos.data._masks import check_mask_size, mask_ids, read_mask_pixels
 from jaxvos.data._video import Video, video_of_images
 from jaxvos.errors import InputError
 
-__all__ = ["DavisSequence", "find_sequence", "list_sequences", "read_annotation"]
+__all__ = ["DavisSequence", "find_sequence", "find_sequences", "list_sequences", "read_annotation"]
 
 
 @dataclass(frozen=True)
@@ -179,3 +179,24 @@ def _alike(name: str, known: list[str]) -> str:
     if alike:
         return f": did you mean {' or '.join(alike)}?"
     return f": it has {', '.join(known[:5])}{', ...' if len(known) > 5 else ''}" if known else ": it is empty"
+
+
+def find_sequences(source: str | Path) -> dict[str, Path] | None:
+    """Tells a data set from a video: the folders of frames in a DAVIS folder or in a folder of sequences, by name.
+
+    Returns:
+        None where `source` is anything but a folder whose subfolders hold frames.
+
+    Raises:
+        InputError: a DAVIS folder has several resolutions.
+    """
+    root = Path(source).expanduser()
+    if not root.is_dir() or list_images(root):
+        return None
+    if (root / "JPEGImages").is_dir():
+        resolutions = _folders(root / "JPEGImages")
+        if len(resolutions) > 1:
+            raise InputError(f"{root} has several resolutions; name one: "
+                             f"{', '.join(str(path) for path in resolutions)}")
+        root = resolutions[0] if resolutions else root
+    return {path.name: path for path in _folders(root) if list_images(path)} or None

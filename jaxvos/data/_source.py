@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jaxvos.data._batches import Batches, FrameStore, load_frames, mixed_batches, shuffled_batches
 from jaxvos.data._davis import list_sequences
-from jaxvos.data._flow import flow_provider
+from jaxvos.data._flow import dis_flow
 from jaxvos.data._synthetic import SyntheticConfig, synthetic_clips
 from jaxvos.errors import InputError
 
@@ -29,7 +29,7 @@ class DataConfig:
     held_out: tuple[str, ...] = ("bus", "horsejump-low", "kite-walk", "rollerblade", "soccerball")
     """Training sequences that are kept for model selection."""
     flow: str = "dis"
-    """Flow of the frames: dis, or a folder of flow files."""
+    """Flow of the frames: dis, or a folder that holds a folder of flow files for each sequence."""
     cache: Path | None = None
     """Folder that keeps the resized frames and their flow between runs."""
     synthetic_share: float = 0.0
@@ -62,7 +62,9 @@ def training_data(config: DataConfig, *, seed: int) -> tuple[Batches, FrameStore
         "train": [s for s in sequences if s.name not in config.held_out],
         "held_out": [s for s in sequences if s.name in config.held_out],
     }
-    flow = flow_provider(config.flow)
+    if not parts["train"]:
+        raise InputError(f"every sequence of {config.davis} is held out: none is left to train on; set --data.held-out")
+    flow = dis_flow() if config.flow == "dis" else Path(config.flow)
     stores = {
         part: load_frames(members, size=config.size, flow=flow,
                           cache=None if config.cache is None else config.cache / f"{part}.npz")

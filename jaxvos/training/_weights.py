@@ -31,12 +31,12 @@ def save_variables(
         metadata: anything that JSON can hold.
         dtype: how floating-point arrays are stored; one that float16 cannot hold stays float32.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     story = {"metadata": json.dumps(dict(metadata or {}))}
     arrays = {name: _stored(np.asarray(leaf), dtype) for name, leaf in flatten(variables).items()}
     with atomic_path(path) as partial:
-        save_file(arrays, partial, metadata=story)
+        partial.write_bytes(save(arrays, metadata=story))
 
 
 def load_weights(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:

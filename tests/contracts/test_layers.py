@@ -25,8 +25,9 @@ ALLOWED = {
     "training": {"typing", "system"},
     "models": {"typing", "system", "systems", "training"},
     "inference": {"typing", "system", "ops", "training", "data", "models"},
-    "evaluation": {"inference", "metrics", "system", "data"},
+    "evaluation": {"typing", "inference", "metrics", "system", "data"},
     "drawing": {"data"},
+    "results": {"data", "drawing", "inference"},
 }
 ALWAYS = {"errors", "files"}
 # third parties that have one door each

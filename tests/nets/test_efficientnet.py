@@ -37,7 +37,9 @@ def test_the_feature_extractor_takes_exactly_the_converted_parameters():
     assert jax.tree.map(np.shape, efficientnet_lite0_from_torch(state)) == jax.tree.map(np.shape, dict(expected))
 
 
-@pytest.mark.parametrize(("size", "stride", "shape"), [(3, 1, (9, 11)), (5, 1, (6, 7)), (3, 2, (8, 9)), (5, 2, (7, 10))])
+@pytest.mark.parametrize(
+    ("size", "stride", "shape"), [(3, 1, (9, 11)), (5, 1, (6, 7)), (3, 2, (8, 9)), (5, 2, (7, 10))]
+)
 def test_depthwise_slices_equal_grouped_convolution(key, size, stride, shape):
     x = jax.random.normal(key, (2, *shape, 6))
     kernel = jax.random.normal(jax.random.fold_in(key, 1), (size, size, 1, 6))

@@ -28,7 +28,7 @@ def _run(config):
     layer, maps = Transport(config), _maps()
 
     def forward(maps):
-        (outputs, variables) = layer.init_with_output(jax.random.key(0), *maps)
+        outputs, variables = layer.init_with_output(jax.random.key(0), *maps, mutable=True)
         return outputs, variables.get("intermediates", {}), variables.get("params", {})
 
     return jax.jit(forward)(maps)
@@ -82,7 +82,8 @@ def test_similarity_and_cost_kernels_give_the_same_plan():
 def test_zero_features_and_bfloat16_stay_finite():
     layer = Transport(BASE)
     for x in (jnp.zeros((1, 5, 7, 6)), _maps()[0].astype(jnp.bfloat16)):
-        value, gradient = jax.value_and_grad(lambda x: sum(y.sum() for y in layer.apply({}, x, x)).astype(jnp.float32))(x)
+        total = lambda x: sum(y.sum() for y in layer.apply({}, x, x)).astype(jnp.float32)  # noqa: E731
+        value, gradient = jax.value_and_grad(total)(x)
         assert np.isfinite(value) and np.isfinite(np.asarray(gradient, np.float32)).all()
         assert layer.apply({}, x, x)[0].dtype == x.dtype
 
