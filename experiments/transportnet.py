@@ -19,16 +19,16 @@ from jaxvos.data import DataConfig, training_data
 from jaxvos.drawing import plot_curves
 from jaxvos.evaluation import held_out_scores
 from jaxvos.models import save_model
-from jaxvos.nets import pretrained
+from jaxvos.nets import BackboneName, pretrained
 from jaxvos.systems import AugmentationConfig, TransportNetConfig, transportnet
 from jaxvos.training import (
     ExperimentConfig,
     OptimizerConfig,
     TrainingConfig,
-    describe_run,
     evolve,
     fit,
     launch,
+    load_variables,
     read_log,
 )
 
@@ -131,7 +131,7 @@ def main(config: Config) -> None:
 
 def _start(config: Config) -> dict | None:
     """ImageNet weights of the streams, as a part of the tree of variables."""
-    streams = {
+    streams: dict[str, tuple[BackboneName, str | None]] = {
         "appearance": (config.system.backbone_app, config.weights.appearance),
         "motion": (config.system.backbone_mot, config.weights.motion),
     }

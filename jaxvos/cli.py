@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 import jaxvos
-from jaxvos.errors import InputError
+from jaxvos.errors import InputError, exit_on_input_error
 from jaxvos.training import describe_run, parse
 
 __all__ = ["main"]
@@ -191,10 +191,8 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     args = list(sys.argv[1:] if args is None else args)
     try:
-        with _terminable():
+        with _terminable(), exit_on_input_error():
             _run(args)
-    except InputError as error:
-        _fail(str(error), 2)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except _TerminatedError:
@@ -218,7 +216,7 @@ def _run(args: list[str]) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr)
     raise SystemExit(code) from None
 
 

@@ -34,7 +34,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -49,7 +48,9 @@ import jax.numpy as jnp
 import tyro
 from jax import lax
 
+from jaxvos.files import atomic_path
 from jaxvos.solvers import factorized_sinkhorn
+from jaxvos.training import describe_run
 
 PAPER = "published (Fig. 6, 128x128x2048, the authors' GPU): LSSH 24.5x faster than SH, 15.8 % of its memory"
 EPSILON = 0.05
@@ -60,7 +61,7 @@ CASES = {  # height = width, channels, iterations
     "128x128x256": (128, 256, 10),
     "128x128x2048": (128, 2048, 10),
 }
-Maps = tuple[jax.Array, jax.Array]
+Maps = tuple[jax.Array, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +127,7 @@ def dense_ott(x: jax.Array, y: jax.Array, num_iters: int) -> Maps:
 
     geometry = Geometry(dense_cost(x, y), epsilon=EPSILON, relative_epsilon=None)
     ones = jnp.ones(geometry.shape[0])
-    counts = {"min_iterations": num_iters, "max_iterations": num_iters, "inner_iterations": num_iters}
+    counts: dict[str, Any] = {"min_iterations": num_iters, "max_iterations": num_iters, "inner_iterations": num_iters}
     solver = Sinkhorn(lse_mode=True, threshold=-1.0, implicit_diff=None, **counts)
     return apply(solver(LinearProblem(geometry, ones, ones)).matrix, x, y)
 
@@ -181,7 +182,7 @@ def measure(
     compiled, results = {}, {}
     for name, function in functions.items():
         program = jax.jit(function).lower(*arguments).compile()
-        temp = program.memory_analysis().temp_size_in_bytes
+        temp = program.memory_analysis().temp_size_in_bytes  # pyright: ignore[reportOptionalMemberAccess]
         results[name] = {"temp_bytes": temp}
         free = available_bytes()
         if free is not None and temp > 0.8 * free:
@@ -228,28 +229,21 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else "none"
-
-
 def save(path: Path, record: dict[str, Any]) -> None:
-    partial_file = path.with_name(f".{path.name}.{os.getpid()}")
-    partial_file.write_text(json.dumps(record, indent=1) + "\n")
-    partial_file.replace(path)
+    with atomic_path(path) as partial_file:
+        partial_file.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def main(config: Config) -> None:
     ott = config.ott and find_spec("ott") is not None
     if config.ott and not ott:
         print("ott: skipped, ott-jax is not installed")
-    device = jax.devices()[0]
+    run = describe_run()
     record = {
-        "device": f"{device.platform}: {device.device_kind}, {os.cpu_count()} CPU cores, {platform.machine()}",
+        "device": f"{run['device']}, {os.cpu_count()} CPU cores, {platform.machine()}",
         "load": os.getloadavg()[0],
         "jax": jax.__version__,
-        "commit": commit(),
+        "commit": run["commit"],
         "dtype": "float32",
         "epsilon": EPSILON,
         "repeats": config.repeats,

@@ -1,6 +1,7 @@
 """EfficientNet-Lite0 (Tan and Le 2019, the Lite form: no squeeze-and-excitation, ReLU6), stage by stage."""
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ class _InvertedBottleneck(nn.Module):
         self.project_conv, self.bn2 = _conv(self.features, (1, 1)), _norm()
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b y x d"]:
-        norm = {"use_running_average": not train}
+        norm: dict[str, Any] = {"use_running_average": not train}
         y = nn.relu6(self.bn0(self.expand_conv(x), **norm)) if self.expansion > 1 else x
         y = nn.relu6(self.bn1(self.depthwise_conv(y), **norm))
         y = self.bn2(self.project_conv(y), **norm)

@@ -1,7 +1,7 @@
 """ResNets in torchvision's layout (He et al. 2016; the stride sits in the 3x3 convolution), stage by stage."""
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -40,7 +40,7 @@ class _Block(nn.Module):
             self.downsample_0, self.downsample_1 = _conv(out, (1, 1), (self.stride, self.stride)), _norm()
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b y x d"]:
-        norm = {"use_running_average": not train}
+        norm: dict[str, Any] = {"use_running_average": not train}
         y = nn.relu(self.bn1(self.conv1(x), **norm))
         y = self.bn2(self.conv2(y), **norm)
         if self.bottleneck:
@@ -99,7 +99,7 @@ class ResNet(nn.Module):
     def stem(self, x: Float[Array, "b h w 3"], *, train: bool) -> Float[Array, "b y x c"]:
         """First convolution, normalisation and max-pooling: a quarter of the size."""
         x = nn.relu(self.bn1(self.conv1(x), use_running_average=not train))
-        return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
 
     def stage(self, x: Float[Array, "b h w c"], number: int, *, train: bool) -> Float[Array, "b y x d"]:
         """Residual stage Res2, Res3, Res4 or Res5, by its number."""

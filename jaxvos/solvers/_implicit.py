@@ -99,7 +99,8 @@ def _forward(tau_a: float, tau_b: float, L: Any, a: Any, b: Any, phi: Any, gamma
 def _backward(tau_a: float, tau_b: float, residuals: Any, cotangents: Any) -> tuple[Any, ...]:
     L, a, b, phi, gamma = residuals
     P = jnp.exp(L + phi[:, None] + gamma)
-    alpha, beta = _adjoint(P, *cotangents, tau_a, tau_b)
+    phi_bar, gamma_bar = cotangents
+    alpha, beta = _adjoint(P, phi_bar, gamma_bar, tau_a, tau_b)
     a_bar = alpha * jnp.where(a > 0, P.sum(1) / jnp.where(a > 0, a, 1), 0)
     b_bar = beta * jnp.where(b > 0, P.sum(0) / jnp.where(b > 0, b, 1), 0)
     return -P * (alpha[:, None] + beta), a_bar, b_bar, jnp.zeros_like(phi), jnp.zeros_like(gamma)

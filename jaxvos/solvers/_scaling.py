@@ -138,7 +138,8 @@ def scale(
     full = max(0, -(-(num_iters - 1) // _ABSORB) - 1)
 
     def body(carry: Any, _: None) -> tuple[Any, None]:
-        return _block(_ABSORB, False, L, *carry, a, b)[:2], None
+        phi, gamma, _ = _block(_ABSORB, False, L, *carry, a, b)  # pyright: ignore[reportGeneralTypeIssues]
+        return (phi, gamma), None
 
     if full:
         (phi, gamma), _ = lax.scan(body, (phi, gamma), length=full)

@@ -188,7 +188,7 @@ def sinkhorn(
         return scale_until(L, a, b, num_iters, mass_error)
 
     if diff == "implicit":
-        phi, gamma, _, count = solve(*lax.stop_gradient((L, a, b)))
+        phi, gamma, _, count = solve(lax.stop_gradient(L), lax.stop_gradient(a), lax.stop_gradient(b))
         phi, gamma = attach_adjoint(tau_a, tau_b, L, a, b, phi, gamma)
         plan = jnp.exp(L + phi[:, None] + gamma)
     else:

@@ -4,7 +4,8 @@ One foreground per video, no first-frame mask, no memory: each frame stands alon
 """
 
 import dataclasses
-from typing import Literal
+import functools
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -142,13 +143,12 @@ def transportnet(config: TransportNetConfig = TransportNetConfig()) -> System:
         del step
         images, flow, foreground, valid = _flatten(clip)
         keys = jax.random.split(key, len(images))
-        images, flow, foreground = jax.vmap(lambda *x: _augment(*x, config.augmentation))(
-            keys, images, flow, foreground
-        )
-        motion = jax.vmap(lambda f: _paint(f, config))(flow)
-        output, state = net.apply(
-            variables, images, motion, train=config.bn == "train", mutable=["batch_stats", "intermediates"]
-        )
+        augment = functools.partial(_augment, config=config.augmentation)
+        images, flow, foreground = jax.vmap(augment)(keys, images, flow, foreground)
+        motion = jax.vmap(functools.partial(_paint, config=config))(flow)
+        mutable = ["batch_stats", "intermediates"]
+        output, state = net.apply(variables, images, motion, train=config.bn == "train", mutable=mutable)
+        state = dict(state)
         scalars = _frame_losses(output, foreground, valid, config) | _entropies(state.pop("intermediates", {}))
         total = scalars["mask_loss"]
         if config.edge_loss:
@@ -163,7 +163,7 @@ def transportnet(config: TransportNetConfig = TransportNetConfig()) -> System:
         if config.tta_flip:
             mirrored = _paint(resize_flow(flow, config.input_size)[:, ::-1] * jnp.array([-1.0, 1.0]), config)
             images, motions = jnp.stack([image, image[:, ::-1]]), jnp.stack([motion, mirrored])
-        output = net.apply(variables, images, motions, train=False)
+        output: Any = net.apply(variables, images, motions, train=False)
         masks, edges = jax.nn.softmax(output.masks), jax.nn.sigmoid(output.edges)
         if config.tta_flip:
             masks, edges = _mirror_average(masks), _mirror_average(edges)

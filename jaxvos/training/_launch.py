@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from jaxvos.errors import InputError
+from jaxvos.errors import InputError, exit_on_input_error
 from jaxvos.files import atomic_path
 from jaxvos.training._config import ExperimentConfig
 from jaxvos.training._provenance import as_json, describe_run
@@ -45,13 +45,10 @@ def launch(
         lines = [f"  {name:<20} {description}" for name, (description, _) in presets.items()]
         print("\n".join([story, "", "presets (PRESET --help shows the options):", *lines]).strip())
         return
-    try:
+    with exit_on_input_error():
         config = _parse_preset(presets, args, story)
         with _claimed(config):
             main(config)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 def parse(

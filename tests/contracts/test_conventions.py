@@ -34,7 +34,7 @@ def test_every_room_says_what_it_is_and_exports_what_it_says(room):
     assert len(set(module.__all__)) == len(module.__all__)
     for name in module.__all__:
         value = getattr(module, name)
-        if inspect.isclass(value) or inspect.isfunction(value):
+        if (inspect.isclass(value) and value.__module__.startswith("jaxvos")) or inspect.isfunction(value):
             assert value.__doc__ and value.__doc__.strip(), f"{room}.{name} is not documented"
             assert not re.match(r"\w+\(.*\)", value.__doc__), f"{room}.{name} has only the generated docstring"
 
