@@ -27,10 +27,10 @@ from jaxvos.system import Clip
 
 def score(sequences: list[DavisSequence], segment: Callable[[DavisSequence], Iterable[np.ndarray]]) -> dict[str, float]:
     """Returns mean J and F over the sequences, and J of each."""
-    scores = {
-        s.name: score_sequence([m for m in s.masks() if m is not None], list(segment(s)), protocol="davis16", name=s.name)
-        for s in tqdm(sequences, leave=False)
-    }
+    scores = {}
+    for s in tqdm(sequences, leave=False):
+        masks = [mask for mask in s.masks() if mask is not None]
+        scores[s.name] = score_sequence(masks, list(segment(s)), protocol="davis16", name=s.name)
     means = {"J": np.mean([s.j.mean for s in scores.values()]), "F": np.mean([s.f.mean for s in scores.values()])}
     return {name: float(x) for name, x in (means | {name: s.j.mean for name, s in scores.items()}).items()}
 

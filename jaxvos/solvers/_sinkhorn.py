@@ -184,12 +184,13 @@ def sinkhorn(
         if domain == "log" or tau_a < 1 or tau_b < 1:
             return _log_domain(L, a, b, tau_a, tau_b, num_iters, mass_error)
         if mass_error is None:
-            return *scale(L, a, b, num_iters), jnp.int32(num_iters)
+            phi, gamma, plan = scale(L, a, b, num_iters)
+            return phi, gamma, plan, jnp.int32(num_iters)
         return scale_until(L, a, b, num_iters, mass_error)
 
     if diff == "implicit":
         phi, gamma, _, count = solve(lax.stop_gradient(L), lax.stop_gradient(a), lax.stop_gradient(b))
-        phi, gamma = attach_adjoint(tau_a, tau_b, L, a, b, phi, gamma)
+        phi, gamma = attach_adjoint(tau_a, tau_b, L, a, b, phi, gamma)  # pyright: ignore[reportGeneralTypeIssues]
         plan = jnp.exp(L + phi[:, None] + gamma)
     else:
         phi, gamma, plan, count = solve(L, a, b)
