@@ -1,6 +1,7 @@
 """What a training run sees: frames of DAVIS, synthetic clips or both, and the sequences held out to judge it."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 from jaxvos.data._batches import Batches, FrameStore, load_frames, mixed_batches, shuffled_batches
@@ -8,6 +9,7 @@ from jaxvos.data._davis import list_sequences
 from jaxvos.data._flow import dis_flow
 from jaxvos.data._synthetic import SyntheticConfig, synthetic_clips
 from jaxvos.errors import InputError
+from jaxvos.system import Clip
 
 __all__ = ["DataConfig", "training_data"]
 
@@ -49,8 +51,9 @@ def training_data(config: DataConfig, *, seed: int) -> tuple[Batches, FrameStore
     """
     synthetic = dataclasses.replace(config.synthetic, height=config.size[0], width=config.size[1])
 
-    def synthetic_batches(start: int):
-        return synthetic_clips(synthetic, seed=seed, batch_size=config.batch_size, start=start)
+    def synthetic_batches(start: int) -> Iterator[Clip]:
+        clips = synthetic_clips(synthetic, seed=seed, batch_size=config.batch_size, start=start)
+        return (clip._replace(edges=None) for clip in clips)  # as frames of DAVIS: a run has one kind of batch
 
     if config.davis is None:
         return synthetic_batches, None

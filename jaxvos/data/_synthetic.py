@@ -70,7 +70,7 @@ def synthetic_clips(config: SyntheticConfig, *, seed: int, batch_size: int, star
         index += 1
 
 
-def demo_video(seed: int = 5, *, height: int = 270, width: int = 480, num_frames: int = 40) -> SyntheticClip:
+def demo_video(seed: int = 0, *, height: int = 270, width: int = 480, num_frames: int = 40) -> SyntheticClip:
     """Makes a video to look at, from seeds that no training clip has.
 
     Args:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "jaxvos"
+EXPERIMENTS = PACKAGE.parent / "experiments"
 
 # room: the rooms that it may import. `errors` and `files` import nothing of jaxvos and serve every room.
 ALLOWED = {
@@ -73,6 +74,13 @@ def test_third_parties_have_one_door(path):
     for module in _imports(path):
         doors = DOORS.get(module.split(".")[0])
         assert doors is None or name in doors or name.split("/")[0] in doors, f"{name} may not import {module}"
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.rglob("*.py")), ids=lambda p: p.name)
+def test_experiments_use_public_names_only(path):
+    for module in _imports(path):
+        assert not any(part.startswith("_") for part in module.split(".")), f"{path.name} reaches into {module}"
+        assert module.split(".")[0] not in {p.stem for p in EXPERIMENTS.rglob("*.py")}, f"{path.name}: {module}"
 
 
 def test_import_is_light():

@@ -64,6 +64,17 @@ def _variables(config):
     return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(transportnet(config).init, jax.random.key(0), _clip()))
 
 
+def test_presets_build_at_full_size():
+    """Shapes alone, nothing is computed. LSSH has no parameter, so the rows of Table 3 have equally many."""
+    counts = {}
+    for name, (_, preset) in _presets("transportnet").items():
+        shapes = jax.eval_shape(transportnet(preset.system).init, jax.random.key(0), _clip())
+        counts[name] = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes["params"]))
+    rows = {name: counts[name] for name in ("paper", "sh", "lsh", "ssh", "none", "res5", "res45", "paper_literal")}
+    assert len(set(rows.values())) == 1
+    assert 60e6 < counts["paper"] < 80e6 and counts["lite"] < 6e6
+
+
 @pytest.mark.parametrize("config", UNIQUE, ids=UNIQUE.values())
 def test_loss_and_gradients_are_finite_and_reach_every_parameter(config):
     system, variables = transportnet(config), _variables(config)

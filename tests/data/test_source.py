@@ -74,6 +74,9 @@ def test_a_split_and_a_resolution(tmp_path):
 def test_synthetic_clips_are_mixed_in(tmp_path):
     root = _davis(tmp_path)
     assert len(_levels(training_data(_config(root, synthetic_share=0.5), seed=0)[0], 12) - {50, 150}) > 2
+    mixed = islice(training_data(_config(root, synthetic_share=0.5), seed=0)[0](0), 12)
+    kinds = {tuple((name, x.shape, str(x.dtype)) for name, x in c._asdict().items() if x is not None) for c in mixed}
+    assert len(kinds) == 1, "a step is compiled for one kind of batch"
     only, _ = training_data(_config(root, synthetic_share=1.0, batch_size=2), seed=4)
     alone, _ = training_data(DataConfig(size=SIZE, synthetic=SYNTHETIC, batch_size=2), seed=4)
     chex.assert_trees_all_equal(next(only(0)), next(alone(0)))
