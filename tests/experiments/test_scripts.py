@@ -1,0 +1,53 @@
+"""The other scripts run as their docstrings say."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxvos.data import write_mask
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+
+
+def _run(script, *args):
+    command = [sys.executable, str(EXPERIMENTS / script), *args]
+    return subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
+
+
+@pytest.mark.slow
+def test_held_out_scores_models_and_baselines(tmp_path):
+    rng = np.random.default_rng(0)
+    for index in range(4):
+        path = tmp_path / "JPEGImages/480p/bear" / f"{index:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (64, 96, 3), np.uint8)).save(path)
+        mask = np.zeros((64, 96), np.uint8)
+        mask[16:48, 24:72] = 1  # a quarter of the frame
+        write_mask(tmp_path / "Annotations/480p/bear" / f"{index:05d}.png", mask)
+    out = _run("held_out.py", str(tmp_path), "--held-out", "bear")
+    assert out.returncode == 0, out.stderr
+    rows = {line.split("  ")[0]: line.split()[-1] for line in out.stdout.splitlines()[1:]}
+    assert list(rows) == ["all foreground", "untrained", "transportnet-lite-synthetic"]
+    assert rows["all foreground"] == "0.250"
+
+
+def test_held_out_refuses_what_is_no_davis_folder(tmp_path):
+    out = _run("held_out.py", str(tmp_path))
+    assert out.returncode == 2 and len(out.stderr.strip().splitlines()) == 1 and str(tmp_path) in out.stderr
+
+
+@pytest.mark.slow
+def test_the_benchmark_prints_and_saves(tmp_path):
+    saved = tmp_path / "times.json"
+    options = ("--cases", "32x32x512", "--repeats", "1", "--no-backward", "--json", str(saved))
+    out = _run("benchmarks/factorized.py", *options)
+    assert out.returncode == 0, out.stderr
+    assert "24.5x" in out.stdout and "LSSH" in out.stdout
+    results = json.loads(saved.read_text())["cases"]["32x32x512"]["forward"]
+    assert results["LSSH"]["temp_bytes"] < results["dense log"]["temp_bytes"]
