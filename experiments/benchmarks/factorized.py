@@ -13,20 +13,28 @@ XLA's own figure for temporary buffers, without inputs and outputs. Repeats are 
 Published: LSSH is 24.5x faster than SH and uses 15.8 % of its memory (TransportNet, ICCV 2021, Fig. 6: 128x128x2048 on
 the authors' GPU, iterations, epsilon and direction not stated). Printed beside, never asserted.
 
-Measured 2026-11-21 on 2 vCPU, no GPU, jax 0.10.2, seed 0, epsilon 0.05, while other jobs ran (load 7): speed against
-"dense log" and percentage of its memory. Ratios moved by a third between runs (LSSH, forward,
-64x64x256: 17x to 27x); 128x128 has 3 repeats, the others 5.
+Measured 2026-11-21 at commit 3519a49 on 2 vCPU (idle), no GPU, jax 0.10.2, seed 0, epsilon 0.05: speed against
+"dense log" and percentage of its memory; 7 repeats, 128x128x256 3, 128x128x2048 1. Ratios move by a tenth or two between
+runs ("LSSH" and "implicit" are the same program forward).
 
-                 32x32x512, 20 it.              64x64x512, 20 it.               64x64x256, 20 it.       128x128x256, 10
-                 forward     grad               forward     grad                forward     grad         forward
-    SH        1.7x 100 %   1.5x 129 %         1.9x 100 %   2.2x 130 %        2.0x 100 %   3.2x 132 %     2.4x 100 %
-    LSH      10.3x  54 %   7.9x  49 %        17.7x  16 %  16.5x  11 %       22.6x 9.4 %  24.8x 6.6 %    27.7x 4.1 %
-    SSH      31.4x  50 %  37.1x  38 %        74.2x  13 %  57.1x  14 %        200x 6.3 %   225x 7.5 %     235x 1.6 %
-    LSSH      9.0x  50 %   8.1x  94 %        17.6x  17 %  14.3x  21 %       26.6x 9.4 %  23.6x  12 %    38.2x 4.1 %
-    implicit  9.1x  50 %   6.8x  87 %        17.5x  17 %  15.0x  21 %       26.7x 9.4 %  23.7x  11 %    35.9x 4.1 %
-    ott       1.0x 100 %   0.4x 969 %         1.0x 100 %   0.4x 1021 %       1.0x 100 %   0.4x 1066 %    1.0x 100 %
+                 32x32x512, 20 it.             64x64x512, 20 it.              64x64x256, 20 it.
+                 forward     grad              forward     grad               forward     grad
+    SH        1.7x 100 %   1.9x 129 %        2.1x 100 %   2.5x 130 %        2.3x 100 %   3.4x 132 %
+    LSH       5.6x  54 %  11.6x  49 %       19.9x  16 %  16.8x  11 %       20.5x 9.4 %  20.6x 6.6 %
+    SSH      14.4x  50 %  33.0x  38 %       83.9x  13 %  56.1x  14 %        128x 6.3 %   127x 7.5 %
+    LSSH      5.7x  50 %   6.8x  94 %       19.9x  17 %  15.7x  21 %       28.2x 9.4 %  23.4x  12 %
+    implicit  5.3x  50 %   7.7x  87 %       19.6x  17 %  16.4x  21 %       27.7x 9.4 %  29.0x  11 %
+    ott       1.0x 100 %   0.6x 969 %        1.0x 100 %   0.5x 1021 %       1.0x 100 %   0.5x 1066 %
 
-128x128x2048, and gradients at 128x128: not yet measured.
+    forward   128x128x256, 10 it.   128x128x2048, 10 it.
+    SH            2.6x 100 %            1.7x 100 %
+    LSH          25.5x 4.1 %           24.9x  16 %
+    SSH           295x 1.6 %            111x  13 %
+    LSSH         33.6x 4.1 %           24.6x  16 %
+    implicit     41.0x 4.1 %           24.5x  16 %
+    ott           1.0x 100 %          not measured
+
+Gradients at 128x128, and any accelerator: not yet measured.
 """
 
 import gc
