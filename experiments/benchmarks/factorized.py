@@ -14,8 +14,8 @@ Published: LSSH is 24.5x faster than SH and uses 15.8 % of its memory (Transport
 the authors' GPU, iterations, epsilon and direction not stated). Printed beside, never asserted.
 
 Measured 2026-11-21 at commit 3519a49 on 2 vCPU (idle), no GPU, jax 0.10.2, seed 0, epsilon 0.05: speed against
-"dense log" and percentage of its memory; 7 repeats, 128x128x256 3, 128x128x2048 1. Ratios move by a tenth or two between
-runs ("LSSH" and "implicit" are the same program forward).
+"dense log" and percentage of its memory; 7 repeats, 128x128x256 3, 128x128x2048 1. Ratios move by a tenth or two
+between runs ("LSSH" and "implicit" are the same program forward).
 
                  32x32x512, 20 it.             64x64x512, 20 it.              64x64x256, 20 it.
                  forward     grad              forward     grad               forward     grad
