@@ -28,7 +28,7 @@ class Clip(NamedTuple):
     alive: Bool[Array, "b k"] | None = None
     valid: Bool[Array, "b t"] | None = None
     flow: Float[Array, "b t h w 2"] | None = None  # from frame t to frame t + 1, pixels
-    edges: Float[Array, "b t h w"] | None = None  # 1 on object boundaries; derived from `masks` where it is None
+    edges: Float[Array, "b t h w"] | None = None  # 1 on object boundaries; systems that augment derive their own
 
 
 class Frame(NamedTuple):
