@@ -16,6 +16,7 @@ steps, 64 min, 66.4 / 69.4; then 900 steps with `--data.davis DAVIS --data.resol
 
 import dataclasses
 import sys
+from typing import Literal
 
 import jax
 
@@ -51,7 +52,7 @@ class Weights:
 class Config(ExperimentConfig):
     """One row."""
 
-    system_name: str = "transportnet"
+    system_name: Literal["transportnet"] = "transportnet"
     """What `jaxvos segment --model WORKDIR` builds."""
     system: TransportNetConfig = TransportNetConfig()
     """The net."""

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxvos.errors import InputError
 from jaxvos.losses import edge_cross_entropy, mask_cross_entropy
 from jaxvos.nets import BackboneName, DecoderOutput, Transport, TransportConfig, UNetDecoder, backbone
 from jaxvos.ops import (
@@ -128,12 +129,19 @@ def transportnet(config: TransportNetConfig = TransportNetConfig()) -> System:
     All objects are one foreground: slot 1 of a prediction, and everything but slot 0 of the masks of a `Clip`.
 
     Raises:
-      ValueError: the two encoders have different channels in a stage.
+      InputError: the two encoders have different channels in a stage, or the kernel is the raw similarity of features
+        that may be negative.
     """
     net = _TransportNet(config)
-    widths = [backbone(name, width=config.backbone_width).widths for name in (config.backbone_app, config.backbone_mot)]
-    if config.transport.matcher != "none" and any(widths[0][s] != widths[1][s] for s in config.stages):
-        raise ValueError(f"{config.backbone_app} and {config.backbone_mot} differ in width: {widths[0]}, {widths[1]}")
+    streams = [backbone(name, width=config.backbone_width) for name in (config.backbone_app, config.backbone_mot)]
+    widths, matching = [stream.widths for stream in streams], config.transport.matcher != "none"
+    if matching and any(widths[0][s] != widths[1][s] for s in config.stages):
+        raise InputError(f"{config.backbone_app} and {config.backbone_mot} differ in width: {widths[0]}, {widths[1]}")
+    signed = "efficientnet_lite0" in (config.backbone_app, config.backbone_mot)
+    signed |= config.transport.center or config.transport.proj_dim is not None
+    if matching and config.transport.kernel == "raw_sim" and signed:
+        raise InputError("kernel raw_sim needs features that are never negative: ResNet streams, without center and "
+                         "proj_dim; or take the gibbs kernel")  # fmt: skip
 
     def init(key: Key, clip: Clip) -> Variables:
         images = clip.images[:1, 0]

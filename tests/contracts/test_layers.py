@@ -84,11 +84,10 @@ def test_experiments_use_public_names_only(path):
 
 
 def test_import_is_light():
-    modules = ["tensorflow", "torch", "orbax", "tyro", "cv2", "av", "matplotlib", "ott", "scipy", "sklearn"]
+    modules = ["tensorflow", "torch", "orbax", "tyro", "cv2", "av", "matplotlib", "ott", "sklearn"]
     code = (
         "import sys, jaxvos, jaxvos.solvers, jaxvos.system, jaxvos.data\n"
         f"print([m for m in {modules} if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    loaded = set(ast.literal_eval(out)) - {"scipy"}  # jax.scipy brings scipy
-    assert not loaded
+    assert ast.literal_eval(out) == []

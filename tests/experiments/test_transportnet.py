@@ -42,6 +42,7 @@ def test_a_run_goes_on_and_is_a_model(tmp_path):
         (("tiny", "--system.pyramid", "spp"), "spp"),
         (("tiny", "--data.davis", "/nowhere"), "/nowhere"),
         (("tiny", "--weights.appearance", "none.pth"), "none.pth"),
+        (("tiny", "--system.backbone-app", "resnet50"), "differ in width"),
     ],
 )
 def test_wrong_input_is_one_line_and_nothing_is_written(tmp_path, args, words):

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from jaxvos.data import SyntheticConfig, synthetic_batch
+from jaxvos.errors import InputError
 from jaxvos.ops import sobel_edges
 from jaxvos.system import Clip, Frame
 from jaxvos.systems import AugmentationConfig, TransportNetConfig, transportnet
@@ -71,9 +72,21 @@ def test_flipping_at_test_time_makes_the_prediction_mirror_symmetric(clip, varia
 
 
 def test_streams_of_different_widths_are_refused():
-    with pytest.raises(ValueError, match="differ in width"):
+    with pytest.raises(InputError, match="differ in width"):
         transportnet(evolve(TINY, backbone_app="resnet50"))
     transportnet(evolve(TINY, backbone_app="resnet50", transport={"matcher": "none"}))
+
+
+@pytest.mark.parametrize("changes", [
+    {"backbone_app": "efficientnet_lite0", "backbone_mot": "efficientnet_lite0"},
+    {"transport": {"center": True}},
+    {"transport": {"proj_dim": 4}},
+])  # fmt: skip
+def test_raw_similarities_of_signed_features_are_refused(changes):
+    raw = evolve(TINY, transport={"kernel": "raw_sim"})
+    transportnet(raw)
+    with pytest.raises(InputError, match="never negative"):
+        transportnet(evolve(raw, **changes))
 
 
 def test_missing_flow_and_masks_are_named(clip, variables, key):
