@@ -127,7 +127,7 @@ def main(config: Config) -> None:
         config=config.system, half=True, metadata={
             "data": f"DAVIS-2016 train without {', '.join(config.data.held_out)}" if davis else "synthetic clips",
             "licence": "non-commercial: trained on DAVIS (CC BY-NC 4.0)" if davis else "Apache-2.0",
-            "started_from": dataclasses.asdict(config.weights) | {"init_from": str(config.training.init_from)},
+            "started_from": dataclasses.asdict(config.weights) | {"init_from": config.training.init_from and str(config.training.init_from)},
             "command": f"python experiments/transportnet.py {' '.join(sys.argv[1:])}",
             **{name: story[name] for name in ("commit", "versions", "device")},
         },

@@ -10,10 +10,8 @@ ROOMS = ["solvers", "ops", "nets", "losses", "metrics", "systems", "data", "trai
          "files", "inference", "evaluation", "models", "results", "drawing"]  # fmt: skip
 # mathematics that may be left out, or what a reader of the equation expects by position
 POSITIONAL_DEFAULTS = {
-    "sinkhorn": {"a", "b"},
-    "segment": {"model"}, "load_model": {"source"}, "launch": {"args"}, "backbone": {"width"},
-    "transportnet": {"config"}, "save_variables": {"metadata"}, "write_flow": {"valid"}, "demo_video": {"seed"},
-    "no_memory": {"masks"}, "train_step": {"frozen"}, "flow_provider": {"spec"},
+    "sinkhorn": {"a", "b"}, "transportnet": {"config"}, "demo_video": {"seed"}, "write_flow": {"valid"},
+    "launch": {"args"}, "save_variables": {"metadata"}, "no_memory": {"masks"}, "load_model": {"source"},
 }  # fmt: skip
 
 
@@ -45,9 +43,9 @@ def test_signatures(name, function):
     names = [p.name for p in parameters]
     assert not {"rng", "prng", "seed_key"} & set(names)
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if "key" in names and name not in ("flatten",):
+    if "key" in names:
         assert names[0] == "key", "randomness comes first"
     defaults = {p.name for p in positional if p.default is not p.empty}
-    assert defaults <= POSITIONAL_DEFAULTS.get(name, set()), f"{defaults} must be keyword-only"
+    assert defaults == POSITIONAL_DEFAULTS.get(name, set()), f"{defaults} must be keyword-only"
     assert not any(p.kind is p.VAR_KEYWORD for p in parameters) or name == "evolve"
-    assert all(p.annotation is not p.empty for p in parameters if name != "predict"), "annotate every argument"
+    assert all(p.annotation is not p.empty for p in parameters), "annotate every argument"
