@@ -121,13 +121,13 @@ def main(config: Config) -> None:
         return
     plot_curves(config.workdir / "curves.png", read_log(config.workdir), title="TransportNet")
     story = load_variables(config.workdir)[1]
-    davis = config.data.davis is not None
+    davis, start = config.data.davis is not None, config.training.init_from
     save_model(
         config.workdir / "model.safetensors", jax.device_get(state.variables), system=config.system_name,
         config=config.system, half=True, metadata={
             "data": f"DAVIS-2016 train without {', '.join(config.data.held_out)}" if davis else "synthetic clips",
             "licence": "non-commercial: trained on DAVIS (CC BY-NC 4.0)" if davis else "Apache-2.0",
-            "started_from": dataclasses.asdict(config.weights) | {"init_from": config.training.init_from and str(config.training.init_from)},
+            "started_from": dataclasses.asdict(config.weights) | {"init_from": start and str(start)},
             "command": f"python experiments/transportnet.py {' '.join(sys.argv[1:])}",
             **{name: story[name] for name in ("commit", "versions", "device")},
         },
