@@ -165,23 +165,16 @@ def _plan(
     if config.adaptive_epsilon:
         pairs = mask[:, None] & mask[None, :]
         epsilon = epsilon * jnp.sqrt(jnp.var(similarity, where=pairs) + 1e-4)
-    q, mass, tau = len(mask), mask.astype(jnp.float32), 1.0
-    rows, columns = mass, mass
-    if config.marginals == "unbalanced":
-        tau = config.tau
-    if weights.dustbin is not None:
-        cost = jnp.pad(cost, (0, 1), constant_values=0.0).at[q, :].set(weights.dustbin).at[:, q].set(weights.dustbin)
-        rows = columns = jnp.append(mass, jnp.maximum(jnp.sum(mass), 1.0))
-        mask = jnp.append(mask, True)
-    if config.final_norm == "col":
-        cost = cost.T
+    q, mass = len(mask), mask.astype(jnp.float32)
+    tau = config.tau if config.marginals == "unbalanced" else 1.0
     plan = sinkhorn(
-        cost, rows, columns, epsilon=epsilon, num_iters=config.num_iters, tau_a=tau, tau_b=tau, row_mask=mask,
-        col_mask=mask, diff="implicit" if config.diff == "implicit" else "unroll",
-    ).plan  # fmt: skip
+        cost.T if config.final_norm == "col" else cost, mass, mass, epsilon=epsilon, num_iters=config.num_iters,
+        tau_a=tau, tau_b=tau, dustbin=weights.dustbin, row_mask=mask, col_mask=mask,
+        diff="implicit" if config.diff == "implicit" else "unroll",
+    ).plan[:q, :q]  # fmt: skip
     if config.final_norm == "col":
         plan = plan.T
-    return jax.lax.stop_gradient(plan[:q, :q]) if config.diff == "stop" else plan[:q, :q]
+    return jax.lax.stop_gradient(plan) if config.diff == "stop" else plan
 
 
 def _apply(

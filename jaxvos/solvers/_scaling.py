@@ -28,9 +28,9 @@ def _dead(a: Float[Array, "n"]) -> Float[Array, "n"]:
 
 
 @jax.checkpoint
-def _first_columns(L: Float[Array, "n m"], b: Float[Array, "m"]) -> Float[Array, "m"]:
-    """The first update of the columns, in the log domain, from phi = 0."""
-    return jnp.where(b > 0, jnp.log(jnp.where(b > 0, b, 1)) - logsumexp(L, axis=0), 0)
+def _first_columns(L: Float[Array, "n m"], phi: Float[Array, "n"], b: Float[Array, "m"]) -> Float[Array, "m"]:
+    """The first update of the columns, in the log domain."""
+    return jnp.where(b > 0, jnp.log(jnp.where(b > 0, b, 1)) - logsumexp(L + phi[:, None], axis=0), 0)
 
 
 def _first_rows(L: Float[Array, "n m"], gamma: Float[Array, "m"], a: Float[Array, "n"]) -> Float[Array, "n"]:
@@ -120,9 +120,9 @@ _block.defvjp(_block_forward, _block_backward)
 
 
 def scale(
-    L: Float[Array, "n m"], a: Float[Array, "n"], b: Float[Array, "m"], num_iters: int
+    L: Float[Array, "n m"], phi: Float[Array, "n"], a: Float[Array, "n"], b: Float[Array, "m"], num_iters: int
 ) -> tuple[Float[Array, "n"], Float[Array, "m"], Float[Array, "n m"]]:
-    """Scales `exp(L)` to the marginals `a` and `b` (zero: no mass there) by a fixed number of iterations.
+    """Scales `exp(L + phi)` to the marginals `a` and `b` (zero: no mass there) by a fixed number of iterations.
 
     Columns go first, rows last. The first column update is made in the log domain; then blocks of at most `_ABSORB`
     iterations are matrix-vector products on a kernel in which the potentials so far are absorbed, so there is one `exp`
@@ -133,7 +133,7 @@ def scale(
     Returns:
       `phi`, `gamma`, and the plan `exp(L + phi + gamma)`, whose rows sum to `a`.
     """
-    gamma = _first_columns(L, b)
+    gamma = _first_columns(L, phi, b)
     phi = _first_rows(L, gamma, a)
     full = max(0, -(-(num_iters - 1) // _ABSORB) - 1)
 
@@ -147,13 +147,18 @@ def scale(
 
 
 def scale_until(
-    L: Float[Array, "n m"], a: Float[Array, "n"], b: Float[Array, "m"], num_iters: int, mass_error: Float[Array, ""]
+    L: Float[Array, "n m"],
+    phi: Float[Array, "n"],
+    a: Float[Array, "n"],
+    b: Float[Array, "m"],
+    num_iters: int,
+    mass_error: Float[Array, ""],
 ) -> tuple[Float[Array, "n"], Float[Array, "m"], Float[Array, "n m"], Int[Array, ""]]:
     """As `scale`, until the column marginal is within `mass_error` (L1); at most `num_iters`; forward only.
 
     The error is free: the column sums of the next update are the marginal of the present plan.
     """
-    gamma = _first_columns(L, b)
+    gamma = _first_columns(L, phi, b)
     phi = _first_rows(L, gamma, a)
 
     def unfinished(count: Int[Array, ""], error: Float[Array, ""]) -> Bool[Array, ""]:

@@ -384,4 +384,4 @@ def test_wrong_arguments_are_refused(wrong):
 def test_the_solution_is_a_pytree():
     solution = _solve(_problem()[0], epsilon=0.1)
     assert isinstance(solution, SinkhornSolution)
-    assert len(jax.tree.leaves(solution)) == 6
+    assert len(jax.tree.leaves(solution)) == 7
