@@ -25,8 +25,11 @@ def check_positive(name: str, what: str, value: Any, *, zero: bool = False) -> N
     """Raises ValueError unless `value`, a number or scalar array, is finite and above zero (or zero, where allowed)."""
     if np.shape(value) != ():
         raise ValueError(f"{name}: {what} must be one number, got shape {np.shape(value)}")
-    if _known(value) and not (np.isfinite(value) and (value > 0 or (zero and value == 0))):
-        raise ValueError(f"{name}: {what} must be {'zero or more' if zero else 'above zero'}, got {value}")
+    if not _known(value):
+        return
+    number = float(np.asarray(value))  # operators of a JAX array would be traced with whatever is being traced
+    if not (np.isfinite(number) and (number > 0 or (zero and number == 0))):
+        raise ValueError(f"{name}: {what} must be {'zero or more' if zero else 'above zero'}, got {number}")
 
 
 def check_mask(name: str, what: str, mask: Bool[Array, "..."] | None, size: int, of: tuple[int, ...]) -> None:
@@ -50,14 +53,15 @@ def check_cost(
     masks = [mask for mask in (row_mask, col_mask) if mask is not None]
     if not _known(cost, *masks):
         return
-    wrong = ~np.isfinite(np.asarray(cost, np.float32 if cost.dtype.itemsize < 4 else None))
+    values = np.asarray(cost, np.float64)
+    wrong = ~np.isfinite(values)
     if wrong.any():
         wrong &= True if row_mask is None else np.asarray(row_mask)[:, None]
         wrong &= True if col_mask is None else np.asarray(col_mask)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise ValueError(
-            f"{name}: cost[{row}, {column}] is {cost[row, column]}, and {wrong.sum()} of {cost.shape} entries are not "
+            f"{name}: cost[{row}, {column}] is {values[row, column]}, and {wrong.sum()} of {cost.shape} entries are not "
             "finite: mask pairs that do not exist by rows and columns, or give them a large cost"
         )
 
