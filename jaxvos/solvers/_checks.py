@@ -5,7 +5,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array
 
 __all__ = ["check_choice", "check_cost", "check_marginals", "check_mask", "check_positive"]
 
@@ -32,7 +32,7 @@ def check_positive(name: str, what: str, value: Any, *, zero: bool = False) -> N
         raise ValueError(f"{name}: {what} must be {'zero or more' if zero else 'above zero'}, got {number}")
 
 
-def check_mask(name: str, what: str, mask: Bool[Array, "..."] | None, size: int, of: tuple[int, ...]) -> None:
+def check_mask(name: str, what: str, mask: Array | None, size: int, of: tuple[int, ...]) -> None:
     """Raises ValueError unless the mask is boolean with one entry for each of `size` rows or columns of an array."""
     if mask is None:
         return
@@ -42,9 +42,7 @@ def check_mask(name: str, what: str, mask: Bool[Array, "..."] | None, size: int,
         raise ValueError(f"{name}: {what} must be boolean, got {mask.dtype}")
 
 
-def check_cost(
-    name: str, cost: Float[Array, "..."], row_mask: Bool[Array, "..."] | None, col_mask: Bool[Array, "..."] | None
-) -> None:
+def check_cost(name: str, cost: Array, row_mask: Array | None, col_mask: Array | None) -> None:
     """Raises ValueError unless the cost is a matrix, finite wherever it is not masked, and the masks fit it."""
     if cost.ndim != 2:
         raise ValueError(f"{name}: cost must have two axes (batches go through jax.vmap), got shape {cost.shape}")
@@ -61,18 +59,18 @@ def check_cost(
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise ValueError(
-            f"{name}: cost[{row}, {column}] is {values[row, column]}, and {wrong.sum()} of {cost.shape} entries are not "
-            "finite: mask pairs that do not exist by rows and columns, or give them a large cost"
+            f"{name}: cost[{row}, {column}] is {values[row, column]}, one of {wrong.sum()} of {values.size} entries "
+            "that are not finite: mask pairs that do not exist by rows and columns, or give them a large cost"
         )
 
 
 def check_marginals(
     name: str,
-    a: Float[Array, "..."] | None,
-    b: Float[Array, "..."] | None,
-    cost: Float[Array, "n m"],
-    row_mask: Bool[Array, "n"] | None,
-    col_mask: Bool[Array, "m"] | None,
+    a: Array | None,
+    b: Array | None,
+    shape: tuple[int, ...],
+    row_mask: Array | None,
+    col_mask: Array | None,
     *,
     sums: Literal["equal", "at most", "any"],
 ) -> None:
@@ -81,14 +79,12 @@ def check_marginals(
     A marginal left out is of uniform probabilities, so that the other one must sum to 1. Masked masses do not count.
     """
     totals, slack = [], 1e-3
-    for what, masses, mask, size in (("a", a, row_mask, cost.shape[0]), ("b", b, col_mask, cost.shape[1])):
+    for what, masses, mask, size in (("a", a, row_mask, shape[0]), ("b", b, col_mask, shape[1])):
         if masses is None:
             totals.append(1.0)
             continue
         if masses.shape != (size,):
-            raise ValueError(
-                f"{name}: {what} has shape {masses.shape}, and the cost of shape {cost.shape} needs ({size},)"
-            )
+            raise ValueError(f"{name}: {what} has shape {masses.shape}, and the cost of shape {shape} needs ({size},)")
         if not _known(masses, *([] if mask is None else [mask])):
             continue
         values = np.asarray(masses, np.float64)

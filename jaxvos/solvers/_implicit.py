@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-__all__ = ["attach_adjoint"]
+__all__ = ["attach_adjoint", "conjugate_gradients"]
 
 _CG_STEPS = 30
 _CG_STOP = 1e-13  # of the squared relative residual in float32; the square of it in float64
@@ -17,7 +17,7 @@ _CG_STOP = 1e-13  # of the squared relative residual in float32; the square of i
 Potentials = tuple[Float[Array, "n"], Float[Array, "m"]]
 
 
-def _conjugate_gradients(
+def conjugate_gradients(
     A: Callable[[Float[Array, "m"]], Float[Array, "m"]],
     rhs: Float[Array, "m"],
     project: Callable[[Float[Array, "m"]], Float[Array, "m"]],
@@ -74,7 +74,7 @@ def _adjoint(
         return z - jnp.vdot(null, z) * null
 
     rhs = ic * (gamma_bar - times_transposed(ir * phi_bar))
-    z = _conjugate_gradients(lambda z: z - ic * times_transposed(ir * times(ic * z)), rhs, project)
+    z = conjugate_gradients(lambda z: z - ic * times_transposed(ir * times(ic * z)), rhs, project)
     beta = ic * z
     return ir * (phi_bar - times(beta)), beta
 

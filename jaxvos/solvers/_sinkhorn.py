@@ -176,7 +176,7 @@ def sinkhorn(
     check_cost("sinkhorn", cost, row_mask, col_mask)
     soft = tau_a < 1 or tau_b < 1 or dustbin is not None
     sums = "any" if soft else "at most" if capped else "equal"
-    check_marginals("sinkhorn", a, b, cost, row_mask, col_mask, sums=sums)
+    check_marginals("sinkhorn", a, b, cost.shape, row_mask, col_mask, sums=sums)
     check_positive("sinkhorn", "epsilon", epsilon)
     if num_iters < 1 or anneal < 0:
         raise ValueError(

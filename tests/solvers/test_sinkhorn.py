@@ -226,7 +226,7 @@ def test_small_epsilon_stays_finite_in_float32(domain, diff, tau):
     cost = jnp.asarray(rng.uniform(0, 2, (30, 30)), jnp.float32)
     masses, weights = jnp.ones(30, jnp.float32), jnp.asarray(rng.normal(size=(30, 30)), jnp.float32)
     options = {"num_iters": 60, "domain": domain, "diff": diff, "tau_a": tau, "tau_b": tau}
-    for epsilon in (1e-3, 1e-4) if domain == "log" else (1e-3,):
+    for epsilon in (1e-3, 1e-4):
         solution = _solve(cost, masses, masses, epsilon=jnp.float32(epsilon), **options)
         assert all(bool(jnp.isfinite(leaf).all()) for leaf in solution)
         gradients = _gradients(cost, masses, masses, weights, jnp.float32(epsilon), **options)
@@ -373,12 +373,6 @@ def test_every_option_matters():
     changes += [{"row_mask": jnp.arange(12) > 0}, {"col_mask": jnp.arange(9) > 0}]
     for change in changes:
         assert jnp.abs(_solve(cost, a, b, **base | change).plan - plan).max() > 1e-6, change
-
-
-@pytest.mark.parametrize("wrong", [{"num_iters": 0}, {"tau_a": 0.0}, {"tau_b": 1.5}])
-def test_wrong_arguments_are_refused(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[0]):
-        sinkhorn(_problem()[0], epsilon=0.1, **wrong)
 
 
 def test_the_solution_is_a_pytree():
