@@ -4,9 +4,28 @@ NumPy and OpenCV only. Nothing that is judged is imported here.
 """
 
 from jaxvos.metrics._boundary import boundary_map, boundary_measure
+from jaxvos.metrics._flow import FlowScores, angular_error, end_point_error, flow_metric
+from jaxvos.metrics._metric import GroupScores, Metric, grouped, mean_metric
 from jaxvos.metrics._region import region_similarity
+from jaxvos.metrics._regions import InstanceScores, SemanticScores, instance_metric, semantic_metric
 from jaxvos.metrics._report import ObjectScores, Report, SequenceScores, format_json, format_table
+from jaxvos.metrics._saliency import (
+    SaliencyScores,
+    adaptive_f_measure,
+    f_measure_curve,
+    mean_absolute_error,
+    min_max_stretch,
+    precision_recall_curve,
+    saliency_metric,
+    structure_measure,
+)
+from jaxvos.metrics._stability import sequence_stability, temporal_stability
 from jaxvos.metrics._statistics import Statistics, statistics
 
-__all__ = ["ObjectScores", "Report", "SequenceScores", "Statistics", "boundary_map", "boundary_measure",
-           "format_json", "format_table", "region_similarity", "statistics"]
+__all__ = ["FlowScores", "GroupScores", "InstanceScores", "Metric", "ObjectScores", "Report",
+           "SaliencyScores", "SemanticScores", "SequenceScores", "Statistics", "adaptive_f_measure",
+           "angular_error", "boundary_map", "boundary_measure", "end_point_error", "f_measure_curve",
+           "flow_metric", "format_json", "format_table", "grouped", "instance_metric",
+           "mean_absolute_error", "mean_metric", "min_max_stretch", "precision_recall_curve",
+           "region_similarity", "saliency_metric", "semantic_metric", "sequence_stability", "statistics",
+           "structure_measure", "temporal_stability"]
