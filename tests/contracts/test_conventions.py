@@ -10,7 +10,7 @@ ROOMS = ["solvers", "ops", "nets", "losses", "metrics", "systems", "data", "trai
          "files", "inference", "evaluation", "models", "results", "drawing"]  # fmt: skip
 # mathematics that may be left out, or what a reader of the equation expects by position
 POSITIONAL_DEFAULTS = {
-    "sinkhorn": {"a", "b"}, "transportnet": {"config"}, "demo_video": {"seed"}, "write_flow": {"valid"},
+    "sinkhorn": {"a", "b"}, "streaming_sinkhorn": {"a", "b"}, "transportnet": {"config"}, "demo_video": {"seed"}, "write_flow": {"valid"},
     "launch": {"args"}, "save_variables": {"metadata"}, "no_memory": {"masks"}, "load_model": {"source"},
 }  # fmt: skip
 
@@ -47,5 +47,5 @@ def test_signatures(name, function):
         assert names[0] == "key", "randomness comes first"
     defaults = {p.name for p in positional if p.default is not p.empty}
     assert defaults == POSITIONAL_DEFAULTS.get(name, set()), f"{defaults} must be keyword-only"
-    assert not any(p.kind is p.VAR_KEYWORD for p in parameters) or name == "evolve"
+    assert not any(p.kind is p.VAR_KEYWORD for p in parameters) or name in ("evolve", "match")
     assert all(p.annotation is not p.empty for p in parameters), "annotate every argument"
