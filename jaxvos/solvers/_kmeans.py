@@ -135,9 +135,9 @@ def kmeans(
 
     The starts are greedy k-means++ (Arthur and Vassilvitskii, 2007), and the one that ends lowest wins; this is the
     clustering of equation 4 in Li et al., "Unified Mask Embedding and Correspondence Learning", CVPR 2023, with the
-    norm squared. A step gives every point to its nearest centre and moves the centres to the means of their points. A cluster left
-    empty is given the point farthest from its centre, as in scikit-learn; where all points lie on centres (there are
-    fewer distinct points than clusters) its centre stays.
+    norm squared. A step gives every point to its nearest centre and moves the centres to the means of their points. A
+    cluster left empty is given the point farthest from its centre, as in scikit-learn; where all points lie on centres
+    (there are fewer distinct points than clusters) its centre stays.
 
     Labels are constants of the gradient: centres differentiate as the weighted means of the points that made them.
     Lloyd's steps stop at a local minimum, in finitely many steps but for rounding; under `jax.vmap` all instances run

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxvos.solvers._checks import check_choice, check_cost, check_marginals, check_positive
 from jaxvos.solvers._implicit import attach_adjoint
-from jaxvos.solvers._log_domain import Marginals, column_error, log_domain
+from jaxvos.solvers._log_domain import Marginals, column_error, log_domain, log_masses
 from jaxvos.solvers._scaling import scale, scale_until
 
 __all__ = ["SinkhornSolution", "sinkhorn"]
@@ -84,6 +84,19 @@ def _annealed(
     return lax.scan(stage, phi, 2.0 ** jnp.arange(stages, 0, -1, dtype=L.dtype))[0]
 
 
+def _capped_start(L: Float[Array, "n m"], of: Marginals) -> Float[Array, "n"]:
+    """Row potentials to start from under caps, which a constant added to a row of the cost does not disturb.
+
+    Prices of columns approach the solution fast where their total has to grow, slowly where it has to fall. So they
+    start at zero, with rows that are met. Where all columns will be full only differences of prices count: there the
+    rows start as far up as keeps all prices below zero, and caps are marginals.
+    """
+    phi = jnp.where(of.a > 0, log_masses(of.a) - logsumexp(L, axis=1), 0)
+    sums = logsumexp(L + phi[:, None], axis=0) - log_masses(of.b)
+    full = of.a.sum() >= (1 - 1e-6) * of.b.sum()
+    return phi - 4 * jnp.where(full & (of.b > 0), sums, 0).min(initial=0)
+
+
 def _dual(
     L: Float[Array, "n m"], f: Float[Array, "n"], g: Float[Array, "m"], of: Marginals, epsilon: Float[Array, ""]
 ) -> Float[Array, ""]:
@@ -155,8 +168,8 @@ def sinkhorn(
       dustbin: what it costs to leave a unit of mass unmatched; may be traced and learned. A row and a column are added
         at this cost (also to each other) that can take all the mass of the other side, so that the plan and the
         potentials have one more entry on each axis (Sarlin et al., "SuperGlue", 2020, section 3.2).
-      f_init: row potentials to start from, for example those of a similar problem; zero by default. The columns are
-        updated first, so theirs are not needed.
+      f_init: row potentials to start from, for example those of a similar problem. The columns are updated first, so
+        theirs are not needed. By default zero; under caps, those at which rows are met and no column has a price.
       anneal: stages of ten iterations each, before the others, at `epsilon` times `2^anneal, ..., 4, 2`.
       row_mask: rows that exist. The others get a plan of exactly zero, whatever their costs are (NaN included).
       col_mask: columns that exist.
@@ -211,6 +224,8 @@ def sinkhorn(
     def solve(
         L: Float[Array, "n m"], phi: Float[Array, "n"], of: Marginals
     ) -> tuple[Float[Array, "n"], Float[Array, "m"], Float[Array, "n m"], Int[Array, ""]]:
+        if capped and f_init is None:
+            phi = _capped_start(L, of)
         if anneal:
             phi = _annealed(L, phi, of, anneal, domain)
         return _solve(L, phi, of, num_iters, mass_error, domain)
