@@ -7,7 +7,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-__all__ = ["check_choice", "check_cost", "check_marginals", "check_mask", "check_positive"]
+__all__ = ["check_choice", "check_cost", "check_finite", "check_marginals", "check_mask", "check_positive"]
 
 
 def _known(*values: Any) -> bool:
@@ -23,13 +23,20 @@ def check_choice(name: str, what: str, value: Any, choices: tuple[Any, ...]) -> 
 
 def check_positive(name: str, what: str, value: Any, *, zero: bool = False) -> None:
     """Raises ValueError unless `value`, a number or scalar array, is finite and above zero (or zero, where allowed)."""
-    if np.shape(value) != ():
-        raise ValueError(f"{name}: {what} must be one number, got shape {np.shape(value)}")
+    check_finite(name, what, value)
     if not _known(value):
         return
     number = float(np.asarray(value))  # operators of a JAX array would be traced with whatever is being traced
-    if not (np.isfinite(number) and (number > 0 or (zero and number == 0))):
+    if not (number > 0 or (zero and number == 0)):
         raise ValueError(f"{name}: {what} must be {'zero or more' if zero else 'above zero'}, got {number}")
+
+
+def check_finite(name: str, what: str, value: Any) -> None:
+    """Raises ValueError unless `value`, a number or scalar array, is one finite number."""
+    if np.shape(value) != ():
+        raise ValueError(f"{name}: {what} must be one number, got shape {np.shape(value)}")
+    if _known(value) and not np.isfinite(float(np.asarray(value))):
+        raise ValueError(f"{name}: {what} must be finite, got {float(np.asarray(value))}")
 
 
 def check_mask(name: str, what: str, mask: Array | None, size: int, of: tuple[int, ...]) -> None:

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxvos.solvers._checks import check_finite
+
 __all__ = ["MatchingProblem", "MatchingSolution", "matching_problem", "matching_solution"]
 
 _FEASIBLE = 1e-3  # what `converged` means where a solver does not say
@@ -71,6 +73,8 @@ def matching_problem(
     Returns:
       A `MatchingProblem`, feasible whatever the masks are.
     """
+    if null_cost is not None:
+        check_finite("match", "null_cost", null_cost)
     n, m = cost.shape
     rows = jnp.ones(n, bool) if row_mask is None else row_mask
     cols = jnp.ones(m, bool) if col_mask is None else col_mask

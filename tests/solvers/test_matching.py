@@ -81,6 +81,8 @@ def test_what_is_not_there_is_named():
         match(cost, method="pgd_released", variant="printed")
     with pytest.raises(TypeError, match="method 'greedy' has no option 't': it has none"):
         match(cost, method="greedy", t=1.0)
+    with pytest.raises(ValueError, match="null_cost must be finite, got nan"):
+        match(cost, method="greedy", null_cost=float("nan"))
 
 
 @pytest.mark.parametrize("method", _METHODS)

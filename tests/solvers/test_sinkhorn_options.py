@@ -222,7 +222,7 @@ _COST = np.zeros((3, 4))
     [
         ({"cost": _COST[0]}, r"two axes.*\(4,\)"),
         ({"epsilon": -0.1}, "epsilon must be above zero, got -0.1"),
-        ({"epsilon": float("nan")}, "epsilon must be above zero, got nan"),
+        ({"epsilon": float("nan")}, "epsilon must be finite, got nan"),
         ({"a": np.ones(4) / 4}, r"a has shape \(4,\), and the cost of shape \(3, 4\) needs \(3,\)"),
         ({"b": np.ones(4)}, "a sums to 1 and b to 4"),
         ({"a": np.array([1.5, -0.5, 0.0])}, "a must be finite and not negative, the least is -0.5"),
