@@ -16,6 +16,8 @@ test-slow: .venv/.test
 
 bench: .venv/.test
 	$(BIN)/python experiments/benchmarks/factorized.py
+	$(BIN)/python experiments/benchmarks/solvers.py
+	$(BIN)/python experiments/benchmarks/evaluation.py
 
 lint: .venv/.dev
 	$(BIN)/ruff check . && $(BIN)/pyright

@@ -195,7 +195,7 @@ def streaming_sinkhorn(
     cost: Literal["cosine", "sqeuclidean"] = "cosine",
     num_iters: int = 50,
     tolerance: float | None = None,
-    block_size: int = 256,
+    block_size: int = 128,
     row_mask: Bool[Array, "n"] | None = None,
     col_mask: Bool[Array, "m"] | None = None,
 ) -> StreamingSolution:
