@@ -1,7 +1,10 @@
 """Readers of videos, data sets, masks and flow."""
 
+from jaxvos.data._augment import AffineRange, Augmentation, ClipSample, ColourRange, augment_clip, static_clip
 from jaxvos.data._batches import Batches, FrameStore, load_frames, mixed_batches, shuffled_batches
-from jaxvos.data._davis import DavisSequence, find_sequence, find_sequences, list_sequences, read_annotation
+from jaxvos.data._builder import Prepared, prepare_dataset
+from jaxvos.data._clips import ClipConfig, ClipSource, sample_clip
+from jaxvos.data._davis import DavisSequence, find_sequence, find_sequences, list_sequences
 from jaxvos.data._flow import (
     FlowFrame,
     FlowProvider,
@@ -11,9 +14,13 @@ from jaxvos.data._flow import (
     flow_provider,
     with_flow,
 )
-from jaxvos.data._flow_files import read_flow, write_flow
+from jaxvos.data._flow_files import read_flow, read_pfm, write_flow
 from jaxvos.data._images import read_image
-from jaxvos.data._masks import check_mask_size, check_objects, davis_palette, read_mask, write_mask
+from jaxvos.data._layouts import LAYOUTS, Layout, find_layout
+from jaxvos.data._loader import clip_batches
+from jaxvos.data._masks import check_mask_size, check_objects, davis_palette, read_annotation, read_mask, write_mask
+from jaxvos.data._prepared import PreparedSequence, open_dataset
+from jaxvos.data._sequences import AnnotatedSequence
 from jaxvos.data._source import DataConfig, training_data
 from jaxvos.data._synthetic import (
     SyntheticClip,
@@ -26,21 +33,35 @@ from jaxvos.data._synthetic import (
 from jaxvos.data._video import Video, open_video
 
 __all__ = [
+    "LAYOUTS",
+    "AffineRange",
+    "AnnotatedSequence",
+    "Augmentation",
     "Batches",
+    "ClipConfig",
+    "ClipSample",
+    "ClipSource",
+    "ColourRange",
     "DataConfig",
     "DavisSequence",
     "FlowFrame",
     "FlowProvider",
     "FrameStore",
     "LastFrame",
+    "Layout",
+    "Prepared",
+    "PreparedSequence",
     "SyntheticClip",
     "SyntheticConfig",
     "Video",
+    "augment_clip",
     "check_mask_size",
     "check_objects",
+    "clip_batches",
     "davis_palette",
     "demo_video",
     "dis_flow",
+    "find_layout",
     "find_sequence",
     "find_sequences",
     "flow_from_folder",
@@ -48,12 +69,17 @@ __all__ = [
     "list_sequences",
     "load_frames",
     "mixed_batches",
+    "open_dataset",
     "open_video",
+    "prepare_dataset",
     "read_annotation",
     "read_flow",
     "read_image",
     "read_mask",
+    "read_pfm",
+    "sample_clip",
     "shuffled_batches",
+    "static_clip",
     "synthetic_batch",
     "synthetic_clip",
     "synthetic_clips",

@@ -11,8 +11,8 @@ from jaxtyping import Float16, UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from jaxvos.data._davis import DavisSequence
 from jaxvos.data._flow import FlowProvider, flow_from_folder, with_flow
+from jaxvos.data._sequences import AnnotatedSequence
 from jaxvos.errors import InputError
 from jaxvos.files import atomic_path
 from jaxvos.ops import resize_flow
@@ -36,7 +36,7 @@ class FrameStore(NamedTuple):
 
 
 def load_frames(
-    sequences: Sequence[DavisSequence],
+    sequences: Sequence[AnnotatedSequence],
     *,
     size: tuple[int, int],
     flow: FlowProvider | Path,

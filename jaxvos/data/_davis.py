@@ -1,26 +1,22 @@
 """The folder layout of DAVIS: JPEGImages/<resolution>/<sequence>/00000.jpg with Annotations and ImageSets beside it."""
 
 import difflib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
-from jaxtyping import UInt8
-
-from jaxvos.data._images import IMAGE_SUFFIXES, image_size, list_images, natural_order
-from jaxvos.data._masks import check_mask_size, mask_ids, read_mask_pixels
+from jaxvos.data._images import IMAGE_SUFFIXES, list_images, natural_order
+from jaxvos.data._sequences import AnnotatedSequence
 from jaxvos.data._video import Video, video_of_images
 from jaxvos.errors import InputError
 
-__all__ = ["DavisSequence", "find_sequence", "find_sequences", "list_sequences", "read_annotation"]
+__all__ = ["DavisSequence", "find_sequence", "find_sequences", "list_sequences"]
 
 
 @dataclass(frozen=True)
-class DavisSequence:
-    """One sequence: where its frames and masks are. Nothing is decoded before it is iterated over."""
+class DavisSequence(AnnotatedSequence):
+    """One sequence: where its frames and masks are. It has no flow but that of `with_flow_folder`."""
 
-    name: str
     image_paths: tuple[Path, ...]
     mask_paths: tuple[Path | None, ...]  # None for frames without annotation, such as all but the first of test-dev
 
@@ -35,43 +31,16 @@ class DavisSequence:
         """
         return video_of_images(self.image_paths, name=self.name)
 
-    def masks(self) -> Iterator[UInt8[np.ndarray, "h w"] | None]:
-        """Yields the object ids of each frame as `read_annotation` gives them, `None` where there is no annotation.
+    def frame_name(self, index: int) -> str:
+        return self.image_paths[index].stem
 
-        Raises:
-            InputError: if an annotation cannot be read or is not of the size of the frames.
-        """
-        size = image_size(self.image_paths[0])
-        for path in self.mask_paths:
-            if path is None:
-                yield None
-                continue
-            mask = read_annotation(path)
-            check_mask_size(mask, size, path)
-            yield mask
+    def has_mask(self, index: int) -> bool:
+        return self.mask_paths[index] is not None
 
-
-def read_annotation(path: str | Path) -> UInt8[np.ndarray, "h w"]:
-    """Reads an annotation of either DAVIS: 0 and 1 for the binary ones of 2016, the ids and 255 for void of 2017.
-
-    An image without palette whose only values are 0 and 255 (stored in grey or, as some of 2016 are, in colours) is
-    binary: 255 becomes 1. In an indexed image 255 stays 255, which means void.
-
-    Args:
-        path: the PNG.
-
-    Returns:
-        The id of every pixel.
-
-    Raises:
-        InputError: as `read_mask`.
-    """
-    pixels, mode = read_mask_pixels(path)
-    colours = pixels[..., :3] if mode in ("RGB", "RGBA") else pixels[..., :1] if mode == "LA" else pixels[..., None]
-    white = colours[..., 0] == 255
-    if mode in ("L", "LA", "RGB", "RGBA") and np.array_equal(colours, white[..., None] * np.full_like(colours, 255)):
-        return white.astype(np.uint8)
-    return mask_ids(pixels, mode, path)
+    def _file(self, kind: Literal["images", "masks", "flows"], index: int) -> Path | None:
+        if kind == "flows":
+            return None
+        return (self.image_paths if kind == "images" else self.mask_paths)[index]
 
 
 def list_sequences(root: str | Path, *, split: str | None = None, resolution: str | None = None

@@ -71,7 +71,7 @@ def dis_flow(*, preset: Literal["ultrafast", "fast", "medium"] = "medium") -> Fl
 
 
 def flow_from_folder(folder: str | Path) -> FlowProvider:
-    """Makes a provider that reads precomputed flow, `<name of the frame>.flo` or `.png` (KITTI), from a folder.
+    """Makes a provider that reads precomputed flow, `<name of the frame>.flo`, `.pfm` or `.png` (KITTI), from a folder.
 
     Unknown vectors become 0. The last frame needs no file unless `with_flow` is asked for `backward`; that file then
     holds the flow to the frame before.
@@ -89,14 +89,14 @@ def flow_from_folder(folder: str | Path) -> FlowProvider:
     if not folder.is_dir():
         raise InputError(f"there is no folder of flow {folder}: check the path, or compute flow with 'dis'")
     if not any(path.suffix.lower() in FLOW_SUFFIXES for path in folder.iterdir()):
-        raise InputError(f"no .flo or .png flow files in {folder}: name them as the frames, such as 00000.flo")
+        raise InputError(f"no .flo, .pfm or .png flow files in {folder}: name them as the frames, such as 00000.flo")
 
     def read(image: UInt8[np.ndarray, "h w 3"], next_image: UInt8[np.ndarray, "h w 3"], *, name: str
              ) -> Float32[np.ndarray, "h w 2"]:
         del next_image
         path = next((p for p in (folder / f"{name}{suffix}" for suffix in FLOW_SUFFIXES) if p.is_file()), None)
         if path is None:
-            raise InputError(f"no flow for frame {name}: there is no {name}.flo or {name}.png in {folder}")
+            raise InputError(f"no flow for frame {name}: there is no {name}.flo, .pfm or .png in {folder}")
         flow, valid = read_flow(path)
         if flow.shape[:2] != image.shape[:2]:
             raise InputError(f"flow {path} is {flow.shape[1]}x{flow.shape[0]} but its frame is {image.shape[1]}x"

@@ -1,5 +1,6 @@
 """Frames as image files: found in the order a person would read them in, and decoded whole or refused."""
 
+import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,11 +18,11 @@ _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.Decompressio
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
 
 
-def read_image(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
+def read_image(path: str | Path | io.BytesIO) -> UInt8[np.ndarray, "h w 3"]:
     """Reads a frame as RGB: grey is repeated, alpha is dropped, a JPEG is turned upright as its EXIF tag says.
 
     Args:
-        path: any image that Pillow reads.
+        path: any image that Pillow reads: a file, or one in memory whose `str` the messages name.
 
     Returns:
         RGB values 0..255.
@@ -40,7 +41,7 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
         raise _unreadable(path, error) from error
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | Path | io.BytesIO) -> tuple[int, int]:
     """Returns the height and width of an image in pixels, upright, from its header alone.
 
     Raises:
@@ -97,8 +98,8 @@ def _may_lie(image: Image.Image) -> bool:
     return image.format in ("JPEG", "MPO")
 
 
-def _unreadable(path: str | Path, error: Exception) -> InputError:
-    if not Path(path).exists():
+def _unreadable(path: str | Path | io.BytesIO, error: Exception) -> InputError:
+    if not isinstance(path, io.BytesIO) and not Path(path).exists():
         return InputError(f"image {path} does not exist: check the path")
     reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error).split("\n")[0]
     return InputError(f"image {path} cannot be read ({reason}): copy or export it again")

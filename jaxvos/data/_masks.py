@@ -1,5 +1,6 @@
 """Masks as files: an indexed PNG whose pixel values are object ids, and the ways in which a file is not one."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ from PIL import Image
 from jaxvos.errors import InputError
 from jaxvos.files import atomic_path
 
-__all__ = ["check_mask_size", "check_objects", "davis_palette", "mask_ids", "read_mask", "read_mask_pixels",
-           "write_mask"]
+__all__ = ["check_mask_size", "check_objects", "davis_palette", "mask_ids", "read_annotation", "read_mask",
+           "read_mask_pixels", "write_mask"]
 
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _GREY_STEP = {2: 85, 4: 17}  # Pillow stretches grey PNGs of 2 and 4 bits to 0..255
@@ -47,7 +48,30 @@ def read_mask(path: str | Path) -> UInt8[np.ndarray, "h w"]:
     return mask_ids(*read_mask_pixels(path), path)
 
 
-def mask_ids(pixels: Num[np.ndarray, "h w *c"], mode: str, path: str | Path) -> UInt8[np.ndarray, "h w"]:
+def read_annotation(path: str | Path | io.BytesIO) -> UInt8[np.ndarray, "h w"]:
+    """Reads an annotation of either DAVIS: 0 and 1 for the binary ones of 2016, the ids and 255 for void of 2017.
+
+    An image without palette whose only values are 0 and 255 (stored in grey or, as some of 2016 are, in colours) is
+    binary: 255 becomes 1. In an indexed image 255 stays 255, which means void.
+
+    Args:
+        path: the PNG: a file, or one in memory whose `str` the messages name.
+
+    Returns:
+        The id of every pixel.
+
+    Raises:
+        InputError: as `read_mask`.
+    """
+    pixels, mode = read_mask_pixels(path)
+    colours = pixels[..., :3] if mode in ("RGB", "RGBA") else pixels[..., :1] if mode == "LA" else pixels[..., None]
+    white = colours[..., 0] == 255
+    if mode in ("L", "LA", "RGB", "RGBA") and np.array_equal(colours, white[..., None] * np.full_like(colours, 255)):
+        return white.astype(np.uint8)
+    return mask_ids(pixels, mode, path)
+
+
+def mask_ids(pixels: Num[np.ndarray, "h w *c"], mode: str, path: str | Path | io.BytesIO) -> UInt8[np.ndarray, "h w"]:
     """Takes stored values as object ids, or refuses them as `read_mask` says.
 
     Args:
@@ -70,11 +94,11 @@ def mask_ids(pixels: Num[np.ndarray, "h w *c"], mode: str, path: str | Path) -> 
     return mask
 
 
-def read_mask_pixels(path: str | Path) -> tuple[Num[np.ndarray, "h w *c"], str]:
+def read_mask_pixels(path: str | Path | io.BytesIO) -> tuple[Num[np.ndarray, "h w *c"], str]:
     """Reads the stored values of an image file, with palette indices unresolved.
 
     Args:
-        path: an image in any lossless format that Pillow reads.
+        path: an image in any lossless format that Pillow reads: a file, or one in memory whose `str` the messages name.
 
     Returns:
         The values, `(h, w)` for indexed, grey and one-bit images and `(h, w, c)` for colours, and Pillow's mode.
@@ -82,8 +106,8 @@ def read_mask_pixels(path: str | Path) -> tuple[Num[np.ndarray, "h w *c"], str]:
     Raises:
         InputError: if the file is missing, unreadable, truncated or a JPEG, which does not keep ids.
     """
-    path = Path(path)
-    if not path.is_file():
+    path = path if isinstance(path, io.BytesIO) else Path(path)
+    if isinstance(path, Path) and not path.is_file():
         what = "is a folder, not a mask" if path.is_dir() else "does not exist"
         raise InputError(f"mask {path} {what}: give the path of an indexed PNG")
     try:
@@ -101,7 +125,7 @@ def read_mask_pixels(path: str | Path) -> tuple[Num[np.ndarray, "h w *c"], str]:
     return (pixels.astype(np.uint8) if mode == "1" else pixels), mode
 
 
-def check_objects(mask: UInt8[np.ndarray, "h w"], path: str | Path, *, max_objects: int = 64) -> None:
+def check_objects(mask: UInt8[np.ndarray, "h w"], path: str | Path | io.BytesIO, *, max_objects: int = 64) -> None:
     """Refuses a mask whose levels are those of smooth edges rather than ids of objects.
 
     Levels count as smooth edges if there are more than `max_objects` of them, or at least 8 that are nowhere three
@@ -129,7 +153,7 @@ def check_objects(mask: UInt8[np.ndarray, "h w"], path: str | Path, *, max_objec
                          "hard edges and save as indexed PNG, one palette index per object")
 
 
-def check_mask_size(mask: UInt8[np.ndarray, "h w"], size: tuple[int, int], path: str | Path) -> None:
+def check_mask_size(mask: UInt8[np.ndarray, "h w"], size: tuple[int, int], path: str | Path | io.BytesIO) -> None:
     """Refuses a mask that is not of the size of its frame.
 
     Args:
@@ -161,7 +185,9 @@ def write_mask(path: str | Path, mask: UInt8[np.ndarray, "h w"]) -> None:
         image.save(temporary, format="PNG")
 
 
-def _png_bit_depth(path: Path) -> int:
+def _png_bit_depth(path: Path | io.BytesIO) -> int:
     """Returns the bits per sample that the header of a PNG file declares."""
+    if isinstance(path, io.BytesIO):
+        return path.getvalue()[24]
     with path.open("rb") as file:
         return file.read(25)[24]

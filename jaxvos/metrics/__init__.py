@@ -5,10 +5,11 @@ NumPy and OpenCV only. Nothing that is judged is imported here.
 
 from jaxvos.metrics._boundary import boundary_map, boundary_measure
 from jaxvos.metrics._flow import FlowScores, angular_error, end_point_error, flow_metric
+from jaxvos.metrics._format import format_csv, format_json, format_table
 from jaxvos.metrics._metric import GroupScores, Metric, grouped, mean_metric
 from jaxvos.metrics._region import region_similarity
 from jaxvos.metrics._regions import InstanceScores, SemanticScores, instance_metric, semantic_metric
-from jaxvos.metrics._report import ObjectScores, Report, SequenceScores, format_json, format_table
+from jaxvos.metrics._report import MeasureReport, ObjectScores, Report, SequenceMeasures, SequenceScores
 from jaxvos.metrics._saliency import (
     SaliencyScores,
     adaptive_f_measure,
@@ -21,11 +22,12 @@ from jaxvos.metrics._saliency import (
 )
 from jaxvos.metrics._stability import sequence_stability, temporal_stability
 from jaxvos.metrics._statistics import Statistics, statistics
+from jaxvos.metrics._unsupervised import Assignment, ProposalScores, assign_proposals, score_proposals
 
-__all__ = ["FlowScores", "GroupScores", "InstanceScores", "Metric", "ObjectScores", "Report",
-           "SaliencyScores", "SemanticScores", "SequenceScores", "Statistics", "adaptive_f_measure",
-           "angular_error", "boundary_map", "boundary_measure", "end_point_error", "f_measure_curve",
-           "flow_metric", "format_json", "format_table", "grouped", "instance_metric",
-           "mean_absolute_error", "mean_metric", "min_max_stretch", "precision_recall_curve",
-           "region_similarity", "saliency_metric", "semantic_metric", "sequence_stability", "statistics",
-           "structure_measure", "temporal_stability"]
+__all__ = ["Assignment", "FlowScores", "GroupScores", "InstanceScores", "MeasureReport", "Metric", "ObjectScores",
+           "ProposalScores", "Report", "SaliencyScores", "SemanticScores", "SequenceMeasures", "SequenceScores",
+           "Statistics", "adaptive_f_measure", "angular_error", "assign_proposals", "boundary_map", "boundary_measure",
+           "end_point_error", "f_measure_curve", "flow_metric", "format_csv", "format_json", "format_table", "grouped",
+           "instance_metric", "mean_absolute_error", "mean_metric", "min_max_stretch", "precision_recall_curve",
+           "region_similarity", "saliency_metric", "score_proposals", "semantic_metric", "sequence_stability",
+           "statistics", "structure_measure", "temporal_stability"]

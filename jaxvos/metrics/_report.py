@@ -1,23 +1,27 @@
-"""What an evaluation found: per frame, per object, per sequence, over all; as a table and as JSON."""
+"""What an evaluation found: per frame, per object, per sequence, over all."""
 
-import json
 import math
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxvos.metrics._statistics import Statistics, statistics
 
-__all__ = ["ObjectScores", "Report", "SequenceScores", "format_json", "format_table"]
+__all__ = ["MeasureReport", "ObjectScores", "Report", "SequenceMeasures", "SequenceScores"]
+
+_NONE: Mapping[str, float] = MappingProxyType({})
 
 
 class ObjectScores(NamedTuple):
-    """J and F of one object in each scored frame, in [0, 1]."""
+    """J and F of one object in each scored frame, in [0, 1]; of one that starts later, in the last of them."""
 
     label: int
     j_frames: tuple[float, ...]
     f_frames: tuple[float, ...]
+    t_frames: tuple[float, ...] = ()  # from each frame to the next, NaN where there is no outline; () if not asked for
+    proposal: int | None = None  # the label that was assigned to it, where labels are not given beforehand
 
     @property
     def j(self) -> Statistics:
@@ -28,6 +32,11 @@ class ObjectScores(NamedTuple):
     def f(self) -> Statistics:
         """Contour accuracy over the frames."""
         return statistics(self.f_frames)
+
+    @property
+    def t(self) -> float:
+        """Temporal instability as DAVIS publishes it, five times the mean without NaN; NaN where there is none."""
+        return 5 * _mean_of_known(self.t_frames)
 
 
 class SequenceScores(NamedTuple):
@@ -48,6 +57,11 @@ class SequenceScores(NamedTuple):
         return _average(item.f for item in self.objects)
 
     @property
+    def t(self) -> float:
+        """Temporal instability, averaged over the objects that have one; NaN where none has."""
+        return _mean_of_known([item.t for item in self.objects])
+
+    @property
     def j_and_f(self) -> float:
         """The mean of mean J and mean F."""
         return (self.j.mean + self.f.mean) / 2
@@ -63,6 +77,8 @@ class Report(NamedTuple):
     sequences: tuple[SequenceScores, ...]
     not_predicted: tuple[str, ...] = ()  # sequences of the ground truth that the predictions lack
     not_annotated: tuple[str, ...] = ()  # sequences of the predictions that the ground truth lacks
+    extra: Mapping[str, float] = _NONE  # numbers over all that only this protocol has
+    notes: tuple[str, ...] = ()  # what a reader of the numbers has to know
 
     @property
     def objects(self) -> tuple[ObjectScores, ...]:
@@ -80,6 +96,11 @@ class Report(NamedTuple):
         return _average(item.f for item in self.objects)
 
     @property
+    def t(self) -> float:
+        """Temporal instability, averaged over all objects that have one; NaN where none has."""
+        return _mean_of_known([item.t for item in self.objects])
+
+    @property
     def j_and_f(self) -> float:
         """The mean of mean J and mean F: the number that systems are ranked by."""
         return (self.j.mean + self.f.mean) / 2
@@ -90,60 +111,37 @@ class Report(NamedTuple):
         return sum(len(sequence.frames) for sequence in self.sequences)
 
 
-_PROTOCOLS = {"davis16": "davis16: all objects of a frame as one foreground",
-              "davis17": "davis17: each object by its label"}
+class SequenceMeasures(NamedTuple):
+    """The measures of one sequence, and of each of its frames, by name."""
+
+    name: str
+    frames: tuple[str, ...]
+    measures: Mapping[str, float]
+    by_frame: Mapping[str, tuple[float, ...]]
 
 
-def format_table(report: Report) -> str:
-    """Returns the report as lines for a terminal: one row per sequence, then the average over all objects."""
-    names = [sequence.name for sequence in report.sequences]
-    width = max(map(len, [*names, "all objects"]))
-    header = f"{'sequence':{width}}  objects  frames    J&F |      J  recall   decay |      F  recall   decay"
-    counted = "all frames count" if report.score_all_frames else "first and last frames do not count"
-    lines = [f"protocol {_PROTOCOLS.get(report.protocol, report.protocol)}; {counted}", header, "-" * len(header)]
-    lines += [_row(sequence.name, width, len(sequence.objects), len(sequence.frames), sequence)
-              for sequence in report.sequences]
-    lines += ["-" * len(header), _row("all objects", width, len(report.objects), report.num_frames, report)]
-    if report.not_predicted:
-        lines.append(f"not scored, no predictions: {', '.join(report.not_predicted)}")
-    if report.not_annotated:
-        lines.append(f"not scored, no ground truth: {', '.join(report.not_annotated)}")
-    return "\n".join(lines)
+class MeasureReport(NamedTuple):
+    """An evaluation by measures other than J and F; `measures` are over all frames, as the protocol averages."""
 
+    protocol: str
+    predictions: str
+    ground_truth: str
+    measures: Mapping[str, float]
+    sequences: tuple[SequenceMeasures, ...]
+    not_predicted: tuple[str, ...] = ()
+    not_annotated: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
-def format_json(report: Report) -> str:
-    """Returns the report as JSON, per-frame values included. A number that does not exist (NaN) is `null`."""
-    sequences = {sequence.name: _numbers(sequence) | {
-        "frames": list(sequence.frames),
-        "objects": {str(item.label): {"J": _finite(item.j), "F": _finite(item.f), "J_frames": list(item.j_frames),
-                                      "F_frames": list(item.f_frames)} for item in sequence.objects},
-    } for sequence in report.sequences}
-    content = {
-        "protocol": report.protocol,
-        "score_all_frames": report.score_all_frames,
-        "predictions": report.predictions,
-        "ground_truth": report.ground_truth,
-        "global": _numbers(report) | {"objects": len(report.objects), "frames": report.num_frames},
-        "sequences": sequences,
-        "not_predicted": list(report.not_predicted),
-        "not_annotated": list(report.not_annotated),
-    }
-    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+    @property
+    def num_frames(self) -> int:
+        """Scored frames, over all sequences."""
+        return sum(len(sequence.frames) for sequence in self.sequences)
 
 
 def _average(items: Iterable[Statistics]) -> Statistics:
     return Statistics(*(float(value) for value in np.mean(list(items), axis=0)))
 
 
-def _row(name: str, width: int, objects: int, frames: int, scores: SequenceScores | Report) -> str:
-    j, f = scores.j, scores.f
-    return (f"{name:{width}}  {objects:7d}  {frames:6d}  {scores.j_and_f:5.3f} |"
-            f"  {j.mean:5.3f}  {j.recall:6.3f}  {j.decay:6.3f} |  {f.mean:5.3f}  {f.recall:6.3f}  {f.decay:6.3f}")
-
-
-def _numbers(scores: SequenceScores | Report) -> dict[str, Any]:
-    return {"J&F": scores.j_and_f, "J": _finite(scores.j), "F": _finite(scores.f)}
-
-
-def _finite(values: Statistics) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in values._asdict().items()}
+def _mean_of_known(values: Iterable[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan

@@ -138,7 +138,7 @@ def test_flow(refused, folder, tmp_path):
     source = folder()
     assert "'nonsense' is neither 'dis' nor a folder" in refused(source, "--flow", "nonsense")
     (tmp_path / "flow").mkdir()
-    assert "no .flo or .png flow files" in refused(source, "--flow", tmp_path / "flow")
+    assert "no .flo, .pfm or .png flow files" in refused(source, "--flow", tmp_path / "flow")
     for index in range(2):
         write_flow(tmp_path / "flow" / f"{index:05d}.flo", np.zeros((48, 64, 2), np.float32))
     assert "no flow for frame 00002" in refused(source, "--flow", tmp_path / "flow")

@@ -12,7 +12,7 @@ PROGRAM = [sys.executable, "-c", "from jaxvos.cli import main; main()"]
 def test_usage_names_every_command(run, args):
     code, out, err = run(*args)
     assert code == 0 and err == "" and out.startswith("usage: jaxvos COMMAND")
-    assert all(f"\n  {command} " in out for command in ("segment", "evaluate", "demo"))
+    assert all(f"\n  {command} " in out for command in ("segment", "evaluate", "submit", "datasets", "demo"))
 
 
 def test_version(run):
@@ -22,18 +22,20 @@ def test_version(run):
 @pytest.mark.parametrize(
     ("command", "names"),
     [("segment", ["INPUT", "-o FOLDER, --output FOLDER", "--model", "--flow", "--threshold", "--last-frame"]),
-     ("evaluate", ["PREDICTIONS GROUND-TRUTH", "--protocol", "--all-frames", "-o FILE.json"]),
+     ("evaluate", ["PREDICTIONS GROUND-TRUTH", "--protocol", "--all-frames", "-o FILE.json", "--report FOLDER",
+                   "\n  youtube-vos\n", "mIoU-dagger"]),
+     ("submit", ["RESULTS", "--to davis17|youtube-vos", "-o FILE.zip", "--against", "--check-only"]),
      ("demo", ["-o FOLDER", "--out FOLDER", "--seed INT", "--overwrite"])],
 )  # fmt: skip
 def test_help_of_a_command(run, command, names):
     code, out, _ = run(command, "--help")
     assert code == 0 and all(name in out for name in names)
-    assert "STR" not in out and "--no-" not in out and "{None}" not in out
+    assert "STR" not in out and "--no-" not in out.replace("--no-stability", "") and "{None}" not in out
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
-    [(["segmnt"], "there is no command 'segmnt'; did you mean 'segment'? the commands are: segment, evaluate, demo"),
+    [(["segmnt"], "there is no command 'segmnt'; did you mean 'segment'? the commands are: segment, evaluate, submit"),
      (["xyz"], "there is no command 'xyz'; the commands are"),
      (["--nonsense"], "there is no command '--nonsense'"),
      (["segment"], "missing from jaxvos segment: INPUT -o FOLDER"),
@@ -44,6 +46,12 @@ def test_help_of_a_command(run, command, names):
      (["segment", "in.mp4", "-o", "out", "--last-frame", "x"], "invalid choice 'x' for argument '--last-frame'"),
      (["evaluate", "a"], "missing from jaxvos evaluate: GROUND-TRUTH"),
      (["evaluate", "a", "b", "--protocol", "davis18"], "invalid choice 'davis18' for argument '--protocol'"),
+     (["evaluate", "a", "b", "--stability", "--no-stability"], "exclude each other"),
+     (["evaluate", "a", "b", "--workers", "0"], "0 workers"),
+     (["submit", "a"], "missing from jaxvos submit: --to"),
+     (["datasets", "prepar"], "there is no command 'prepar'; did you mean 'prepare'?"),
+     (["datasets", "prepare", "davis16"], "missing from jaxvos datasets prepare: --from"),
+     (["datasets", "prepare", "davis", "--from", "x"], "there is no data set 'davis'; there are: davis16"),
      (["demo", "--seed", "x"], "--seed: invalid literal"),
      (["demo", "--seed", "-1", "--out", "out"], "seed -1: give a number from 0 on")],
 )  # fmt: skip

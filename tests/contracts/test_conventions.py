@@ -7,11 +7,12 @@ import re
 import pytest
 
 ROOMS = ["solvers", "ops", "nets", "losses", "metrics", "systems", "data", "training", "system", "typing", "errors",
-         "files", "inference", "evaluation", "models", "results", "drawing"]  # fmt: skip
+         "files", "inference", "evaluation", "models", "results", "drawing", "cli"]  # fmt: skip
 # mathematics that may be left out, or what a reader of the equation expects by position
 POSITIONAL_DEFAULTS = {
-    "sinkhorn": {"a", "b"}, "streaming_sinkhorn": {"a", "b"}, "transportnet": {"config"}, "demo_video": {"seed"}, "write_flow": {"valid"},
-    "launch": {"args"}, "save_variables": {"metadata"}, "no_memory": {"masks"}, "load_model": {"source"},
+    "sinkhorn": {"a", "b"}, "streaming_sinkhorn": {"a", "b"}, "transportnet": {"config"}, "demo_video": {"seed"},
+    "write_flow": {"valid"}, "launch": {"args"}, "main": {"args"}, "save_variables": {"metadata"},
+    "no_memory": {"masks"}, "load_model": {"source"},
 }  # fmt: skip
 
 

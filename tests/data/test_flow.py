@@ -61,7 +61,7 @@ def test_folder(tmp_path):
     read = provider(image, image, name="00000")
     assert not read[0, 0].any() and np.array_equal(read.reshape(-1, 2)[1:], flow.reshape(-1, 2)[1:])
     assert np.abs(provider(image, image, name="f1") - flow).max() <= 1 / 128
-    for name, match in (("00001", "no flow for frame 00001: there is no 00001.flo or 00001.png"),
+    for name, match in (("00001", "no flow for frame 00001: there is no 00001.flo, .pfm or .png"),
                         ("00002", "00002.flo is 5x2 but its frame is 5x4")):
         with pytest.raises(InputError, match=match):
             provider(image, image, name=name)
@@ -84,7 +84,7 @@ def test_what_is_no_provider(tmp_path):
     image, next_image = _numbered(2)
     for call, match in ((lambda: flow_provider("pwc"), "'pwc' is neither 'dis' nor a folder"),
                         (lambda: flow_from_folder(tmp_path / "none"), "no folder of flow"),
-                        (lambda: flow_from_folder(tmp_path), "no .flo or .png flow files"),
+                        (lambda: flow_from_folder(tmp_path), "no .flo, .pfm or .png flow files"),
                         (lambda: flow_provider(lambda a, b: a)(image, next_image, name="00003"),
                          r"shape \(4, 5, 3\) for frame 00003"),
                         (lambda: flow_provider(lambda a, b: np.full((4, 5, 2), np.nan))(image, next_image, name="9"),

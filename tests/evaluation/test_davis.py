@@ -4,45 +4,21 @@ import shutil
 
 import numpy as np
 import pytest
+from evaluation.scenes import SIZE, moving, score, square, write
 from PIL import Image
 
-from jaxvos.data import write_mask
 from jaxvos.errors import InputError
-from jaxvos.evaluation import format_table, score_folders, score_masks, score_sequence, write_report
-
-_SIZE = (24, 40)
-
-
-def _square(label=1, *, shift=0, size=_SIZE, other=None):
-    mask = np.zeros(size, np.uint8)
-    mask[4:12, 5 + shift:15 + shift] = label
-    if other is not None:
-        mask[14:20, 20:30] = other
-    return mask
-
-
-def _write(folder, masks, *, first=0):
-    for index, mask in enumerate(masks):
-        write_mask(folder / f"{first + index:05d}.png", mask)
-    return folder
-
-
-def _moving(label=1, *, frames=5, off=0, other=None):
-    return [_square(label, shift=index + off, other=other) for index in range(frames)]
-
-
-def _score(predictions, truth, **options):
-    return score_folders(predictions, truth, progress=False, **options)
+from jaxvos.evaluation import format_table, score_masks, score_sequence, write_report
 
 
 @pytest.fixture
 def folders(tmp_path):
     """Two sequences, one of two objects, predicted two pixels off; the second object exactly."""
     truth, drawn = tmp_path / "truth", tmp_path / "drawn"
-    _write(truth / "one", _moving())
-    _write(truth / "two", _moving(other=2))
-    _write(drawn / "one", _moving(off=2))
-    _write(drawn / "two", _moving(off=2, other=2))
+    write(truth / "one", moving())
+    write(truth / "two", moving(other=2))
+    write(drawn / "one", moving(off=2))
+    write(drawn / "two", moving(off=2, other=2))
     return drawn, truth
 
 
@@ -50,7 +26,7 @@ def folders(tmp_path):
 
 
 def test_scores_and_table(folders):
-    report = _score(*folders)
+    report = score(*folders)
     off = 8 / 12  # two boxes ten wide, two apart
     assert report.protocol == "davis17"
     assert [sequence.name for sequence in report.sequences] == ["one", "two"]
@@ -65,64 +41,64 @@ def test_scores_and_table(folders):
 
 def test_protocol_follows_the_number_of_objects(folders):
     drawn, truth = folders
-    assert _score(drawn / "one", truth / "one").protocol == "davis16"
-    assert _score(drawn / "two", truth / "two").protocol == "davis17"
-    merged = _score(drawn / "two", truth / "two", protocol="davis16")
+    assert score(drawn / "one", truth / "one").protocol == "davis16"
+    assert score(drawn / "two", truth / "two").protocol == "davis17"
+    merged = score(drawn / "two", truth / "two", protocol="davis16")
     assert [item.j.mean for item in merged.objects] == pytest.approx([(64 + 60) / (96 + 60)])
 
 
 def test_first_and_last_frames_count_only_if_asked(folders):
     drawn, truth = folders
     shutil.rmtree(drawn / "one")
-    masks = _moving()
-    masks[0] = masks[-1] = np.zeros(_SIZE, np.uint8)
-    _write(drawn / "one", masks)
-    assert _score(drawn / "one", truth / "one").j_and_f == 1.0
-    assert _score(drawn / "one", truth / "one", score_all_frames=True).j.mean == pytest.approx(3 / 5)
+    masks = moving()
+    masks[0] = masks[-1] = np.zeros(SIZE, np.uint8)
+    write(drawn / "one", masks)
+    assert score(drawn / "one", truth / "one").j_and_f == 1.0
+    assert score(drawn / "one", truth / "one", score_all_frames=True).j.mean == pytest.approx(3 / 5)
     for name in ("00000.png", "00004.png"):
         (drawn / "one" / name).unlink()
-    assert _score(drawn / "one", truth / "one").j_and_f == 1.0
+    assert score(drawn / "one", truth / "one").j_and_f == 1.0
 
 
 def test_fewer_labels_score_as_empty_masks(folders):
     drawn, truth = folders
-    _write(drawn / "two", _moving())
-    first, second = _score(drawn / "two", truth / "two").objects
+    write(drawn / "two", moving())
+    first, second = score(drawn / "two", truth / "two").objects
     assert first.j.mean == 1.0 and second.j.mean == second.f.mean == 0.0
 
 
 def test_labels_need_not_be_contiguous(tmp_path):
-    truth = _write(tmp_path / "truth", _moving(3, other=7))
-    report = _score(_write(tmp_path / "drawn", _moving(3, other=7)), truth)
+    truth = write(tmp_path / "truth", moving(3, other=7))
+    report = score(write(tmp_path / "drawn", moving(3, other=7)), truth)
     assert [item.label for item in report.objects] == [3, 7] and report.j_and_f == 1.0
 
 
 def test_255_is_foreground_in_binary_masks_and_void_beside_labels(tmp_path):
-    binary = _write(tmp_path / "binary", _moving(255))
-    void = _write(tmp_path / "void", _moving(1, other=255))
-    ones = _write(tmp_path / "ones", _moving())
-    assert _score(ones, binary).j_and_f == _score(ones, void).j_and_f == 1.0
-    assert _score(ones, void, protocol="davis17").j_and_f == 1.0
+    binary = write(tmp_path / "binary", moving(255))
+    void = write(tmp_path / "void", moving(1, other=255))
+    ones = write(tmp_path / "ones", moving())
+    assert score(ones, binary).j_and_f == score(ones, void).j_and_f == 1.0
+    assert score(ones, void, protocol="davis17").j_and_f == 1.0
     with pytest.raises(InputError, match="davis16"):
-        _score(ones, binary, protocol="davis17")
+        score(ones, binary, protocol="davis17")
 
 
 def test_one_worker_equals_two(folders):
-    assert _score(*folders, workers=1) == _score(*folders, workers=2)
+    assert score(*folders, workers=1) == score(*folders, workers=2)
 
 
 def test_sequence_in_memory_equals_folders(folders):
-    report = _score(*folders)
-    found = score_sequence(_moving(other=2), _moving(off=2, other=2), name="two")
+    report = score(*folders)
+    found = score_sequence(moving(other=2), moving(off=2, other=2), name="two")
     assert found.objects == report.sequences[1].objects
     with pytest.raises(InputError, match="4 predictions for 5 frames"):
-        score_sequence(_moving(), _moving(frames=4))
+        score_sequence(moving(), moving(frames=4))
     with pytest.raises(InputError, match="clip frame 1 has label 9"):
-        score_sequence(_moving(), _moving(9), name="clip")
+        score_sequence(moving(), moving(9), name="clip")
 
 
 def test_masks_in_memory():
-    truth, drawn = np.stack(_moving()) > 0, np.stack(_moving(off=2)) > 0
+    truth, drawn = np.stack(moving()) > 0, np.stack(moving(off=2)) > 0
     scores = score_masks(truth, drawn)
     np.testing.assert_allclose(scores.j, [8 / 12] * 5)
     assert scores.f.shape == (5,) and (scores.f < 1).all()
@@ -135,44 +111,46 @@ def test_masks_in_memory():
 
 def test_layouts_of_predictions(folders, tmp_path):
     drawn, truth = folders
-    expected = _score(drawn, truth, sequences=["two"]).sequences
+    expected = score(drawn, truth, sequences=["two"]).sequences
     shutil.copytree(drawn / "two", tmp_path / "segment" / "two" / "masks")
     shutil.copytree(drawn / "two", tmp_path / "alone" / "masks")
     shutil.copytree(drawn / "two", tmp_path / "other" / "two")
-    assert _score(tmp_path / "segment", truth).sequences == expected
-    assert _score(tmp_path / "segment" / "two", truth).sequences == expected
-    assert _score(tmp_path / "segment" / "two" / "masks", truth).sequences == expected
-    assert _score(tmp_path / "alone", truth / "two").sequences == expected
-    assert _score(tmp_path / "other" / "two", truth).sequences == expected
+    assert score(tmp_path / "segment", truth).sequences == expected
+    assert score(tmp_path / "segment" / "two", truth).sequences == expected
+    assert score(tmp_path / "segment" / "two" / "masks", truth).sequences == expected
+    assert score(tmp_path / "alone", truth / "two").sequences == expected
+    assert score(tmp_path / "other" / "two", truth).sequences == expected
 
 
 def test_layouts_of_ground_truth(folders, tmp_path):
     drawn, truth = folders
-    expected = _score(drawn, truth).sequences
+    expected = score(drawn, truth).sequences
     davis = tmp_path / "davis"
     shutil.copytree(truth, davis / "Annotations" / "256p")
-    assert _score(drawn, davis).sequences == expected
+    assert score(drawn, davis).sequences == expected
     shutil.copytree(truth, davis / "Annotations" / "480p")
-    assert _score(drawn, davis).sequences == expected
+    assert score(drawn, davis).sequences == expected
     (davis / "Annotations" / "480p").rename(davis / "Annotations" / "1080p")
     with pytest.raises(InputError, match="1080p, 256p"):
-        _score(drawn, davis)
-    assert _score(drawn, davis / "Annotations" / "256p").sequences == expected
+        score(drawn, davis)
+    assert score(drawn, davis / "Annotations" / "256p").sequences == expected
     shutil.copytree(truth, tmp_path / "flat" / "Annotations")
-    assert _score(drawn, tmp_path / "flat").sequences == expected
+    assert score(drawn, tmp_path / "flat").sequences == expected
 
 
 def test_hidden_files_are_not_frames(folders):
     drawn, truth = folders
     (truth / "one" / "._00000.png").write_bytes(b"resource fork")
-    assert len(_score(drawn, truth, sequences=["one"]).sequences[0].frames) == 3
+    assert len(score(drawn, truth, sequences=["one"]).sequences[0].frames) == 3
 
 
 def test_sequences_that_one_side_lacks_are_named(folders):
     drawn, truth = folders
-    _write(truth / "three", _moving())
-    _write(drawn / "four", _moving())
-    report = _score(drawn, truth)
+    write(truth / "three", moving())
+    write(drawn / "four", moving())
+    with pytest.raises(InputError, match=r"1 of 3 sequences .* no predictions \(three\): predict them, or choose"):
+        score(drawn, truth)
+    report = score(drawn, truth, sequences=["one", "two"])
     assert report.not_predicted == ("three",) and report.not_annotated == ("four",)
     assert "no predictions: three" in format_table(report) and "no ground truth: four" in format_table(report)
 
@@ -185,21 +163,21 @@ def test_missing_predictions(folders):
     for name in ("00002.png", "00003.png"):
         (drawn / "one" / name).unlink()
     with pytest.raises(InputError, match=r"2 of 3 scored frames .*one/00002\.png"):
-        _score(drawn, truth)
+        score(drawn, truth)
 
 
 def test_another_size(folders):
     drawn, truth = folders
-    _write(drawn / "one", [_square(size=(30, 44))], first=2)
+    write(drawn / "one", [square(size=(30, 44))], first=2)
     with pytest.raises(InputError, match=r"one/00002\.png is 44x30 and the ground truth 40x24"):
-        _score(drawn, truth)
+        score(drawn, truth)
 
 
 def test_a_label_that_the_ground_truth_lacks(folders):
     drawn, truth = folders
-    _write(drawn / "one", [_square(5)], first=2)
+    write(drawn / "one", [square(5)], first=2)
     with pytest.raises(InputError, match=r"one/00002\.png has label 5"):
-        _score(drawn, truth)
+        score(drawn, truth)
 
 
 def test_ground_truth_scored_against_itself(folders, tmp_path):
@@ -211,23 +189,23 @@ def test_ground_truth_scored_against_itself(folders, tmp_path):
         os.link(path, tmp_path / "hard" / path.name)
     for same in (truth, tmp_path / "link", truth / "results", truth / "one" / ".."):
         with pytest.raises(InputError, match="lie in the folder of the ground truth"):
-            _score(same, truth)
+            score(same, truth)
     with pytest.raises(InputError, match="lie in the folder of the ground truth"):
-        _score(truth / "one", truth / "one")
+        score(truth / "one", truth / "one")
     with pytest.raises(InputError, match="is the file of the ground truth"):
-        _score(tmp_path / "hard", truth / "one")
+        score(tmp_path / "hard", truth / "one")
 
 
 def test_colours_and_smooth_edges(folders):
     drawn, truth = folders
     path = drawn / "one" / "00001.png"
-    Image.fromarray(np.stack([_square(255)] * 3, axis=-1)).save(path)
+    Image.fromarray(np.stack([square(255)] * 3, axis=-1)).save(path)
     with pytest.raises(InputError, match=r"one/00001\.png .*indexed PNG"):
-        _score(drawn, truth, workers=2)
+        score(drawn, truth, workers=2)
     ramp = np.tile(np.arange(0, 240, 6, dtype=np.uint8), (24, 1))
     Image.fromarray(ramp).save(path)
     with pytest.raises(InputError, match=r"anti-aliased.*one/00001\.png"):
-        _score(drawn, truth)
+        score(drawn, truth)
 
 
 def test_damaged_file(folders):
@@ -235,45 +213,45 @@ def test_damaged_file(folders):
     path = drawn / "one" / "00001.png"
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(InputError, match=r"one/00001\.png"):
-        _score(drawn, truth)
+        score(drawn, truth)
 
 
 def test_folders_that_do_not_fit(folders, tmp_path):
     drawn, truth = folders
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no folder"):
-        _score(tmp_path / "nowhere", truth)
+        score(tmp_path / "nowhere", truth)
     with pytest.raises(InputError, match="no PNG in"):
-        _score(tmp_path / "empty", truth)
+        score(tmp_path / "empty", truth)
     with pytest.raises(InputError, match="no sequence three in the ground truth"):
-        _score(drawn, truth, sequences=["three"])
+        score(drawn, truth, sequences=["three"])
     (drawn / "one").rename(drawn / "uno")
     (drawn / "two").rename(drawn / "due")
     with pytest.raises(InputError, match=r"due, uno.*one, two.*no sequence in common"):
-        _score(drawn, truth)
+        score(drawn, truth)
 
 
 def test_too_few_frames(tmp_path):
-    truth, drawn = _write(tmp_path / "truth", _moving(frames=2)), _write(tmp_path / "drawn", _moving(frames=2))
+    truth, drawn = write(tmp_path / "truth", moving(frames=2)), write(tmp_path / "drawn", moving(frames=2))
     with pytest.raises(InputError, match="nothing to score in 2 frames"):
-        _score(drawn, truth)
-    assert _score(drawn, truth, score_all_frames=True).num_frames == 2
+        score(drawn, truth)
+    assert score(drawn, truth, score_all_frames=True).num_frames == 2
 
 
 def test_a_first_frame_without_objects(tmp_path):
-    masks = _moving()
-    masks[0] = np.zeros(_SIZE, np.uint8)
-    truth, drawn = _write(tmp_path / "truth", masks), _write(tmp_path / "drawn", _moving())
-    assert _score(drawn, truth).j_and_f == 1.0
+    masks = moving()
+    masks[0] = np.zeros(SIZE, np.uint8)
+    truth, drawn = write(tmp_path / "truth", masks), write(tmp_path / "drawn", moving())
+    assert score(drawn, truth).j_and_f == 1.0
     with pytest.raises(InputError, match="has no label"):
-        _score(drawn, truth, protocol="davis17")
+        score(drawn, truth, protocol="davis17")
 
 
 # ------------------------------------------------------------------------------------------------------------- report
 
 
 def test_report_is_written_whole(folders, tmp_path):
-    report, path = _score(*folders), tmp_path / "new" / "report.json"
+    report, path = score(*folders), tmp_path / "new" / "report.json"
     write_report(report, path)
     content = json.loads(path.read_text())
     assert content["global"]["J&F"] == report.j_and_f
@@ -282,7 +260,7 @@ def test_report_is_written_whole(folders, tmp_path):
 
 
 def test_a_failed_write_leaves_the_old_report(folders, tmp_path, monkeypatch):
-    report, path = _score(*folders), tmp_path / "reports" / "report.json"
+    report, path = score(*folders), tmp_path / "reports" / "report.json"
     write_report(report, path)
     before = path.read_text()
 
@@ -297,9 +275,9 @@ def test_a_failed_write_leaves_the_old_report(folders, tmp_path, monkeypatch):
 
 def test_scores_are_computed_anew(folders, tmp_path):
     drawn, truth = folders
-    before = _score(drawn, truth).j.mean
-    _write(drawn / "one", _moving())
-    assert _score(drawn, truth).j.mean > before
+    before = score(drawn, truth).j.mean
+    write(drawn / "one", moving())
+    assert score(drawn, truth).j.mean > before
 
 
 # --------------------------------------------------------------------------------------------------------- benchmarks
@@ -308,23 +286,32 @@ def test_scores_are_computed_anew(folders, tmp_path):
 @pytest.mark.data
 def test_golden_global_means(golden_dir):
     expected = json.loads((golden_dir / "vos" / "scores_semi.json").read_text())["global_means"]
-    report = _score(golden_dir / "vos" / "pred", golden_dir / "vos" / "gt")
+    report = score(golden_dir / "vos" / "pred", golden_dir / "vos" / "gt")
     assert report.protocol == "davis17" and report.not_annotated == ("schoolgirls_fewer_ids",)
-    found = {f"{letter}_{name}": value for letter, values in (("J", report.j), ("F", report.f))
-             for name, value in values._asdict().items()} | {"JF_mean": report.j_and_f}
+    found = {
+        f"{letter}_{name}": value
+        for letter, values in (("J", report.j), ("F", report.f))
+        for name, value in values._asdict().items()
+    } | {"JF_mean": report.j_and_f}
     assert found == pytest.approx({name: expected["all"][name] for name in found}, abs=1e-9)
-    single = _score(golden_dir / "vos" / "pred", golden_dir / "vos" / "gt",
-                    sequences=expected["single_object"]["runs"])
+    single = score(
+        golden_dir / "vos" / "pred",
+        golden_dir / "vos" / "gt",
+        sequences=expected["single_object"]["runs"],
+        stability=False,
+    )
     assert single.protocol == "davis16"
     assert single.j_and_f == pytest.approx(expected["single_object"]["JF_mean"], abs=1e-9)
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(("truth", "drawn", "run"), [("gt", "schoolgirls_fewer_ids", "schoolgirls_fewer_ids"),
-                                                     ("gt_void", "schoolgirls", "schoolgirls+void")])
+@pytest.mark.parametrize(
+    ("truth", "drawn", "run"),
+    [("gt", "schoolgirls_fewer_ids", "schoolgirls_fewer_ids"), ("gt_void", "schoolgirls", "schoolgirls+void")],
+)
 def test_golden_hard_runs(truth, drawn, run, golden_dir):
     expected = json.loads((golden_dir / "vos" / "scores_semi.json").read_text())["runs"][run]
-    report = _score(golden_dir / "vos" / "pred" / drawn, golden_dir / "vos" / truth / "schoolgirls")
+    report = score(golden_dir / "vos" / "pred" / drawn, golden_dir / "vos" / truth / "schoolgirls")
     np.testing.assert_allclose([item.j_frames for item in report.objects], expected["J"], rtol=0, atol=1e-9)
     np.testing.assert_allclose([item.f_frames for item in report.objects], expected["F"], rtol=0, atol=1e-9)
 
@@ -334,7 +321,7 @@ def test_davis2016_against_a_copy_of_itself(data_dir, tmp_path):
     root = data_dir / "davis2016"
     for name in ("bus", "rhino"):
         shutil.copytree(root / "Annotations" / "256p" / name, tmp_path / name)
-    report = _score(tmp_path, root / "Annotations" / "256p")
+    report = score(tmp_path, root / "Annotations" / "256p", sequences=["bus", "rhino"], stability=False)
     assert report.protocol == "davis16" and len(report.sequences) == 2
     assert report.j_and_f == report.j.recall == report.f.recall == 1.0
     assert len(report.not_predicted) == 28

@@ -1,0 +1,91 @@
+"""Batches of clips, made by threads ahead of training; a batch follows from the seed and its step alone.
+
+Decoding and resampling release the interpreter's lock, so that threads do; and as the only state is the step, there
+is nothing that a loading library would have to save.
+"""
+
+import collections
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import jax
+import numpy as np
+
+from jaxvos.data._batches import Batches
+from jaxvos.data._clips import ClipConfig, ClipSource, can_sample, sample_clip
+from jaxvos.errors import InputError
+from jaxvos.system import Clip
+
+__all__ = ["clip_batches"]
+
+_AHEAD = 2  # batches, besides the one that is waited for
+
+
+def clip_batches(
+    sources: Sequence[ClipSource],
+    config: ClipConfig,
+    *,
+    batch_size: int,
+    seed: int,
+    num_workers: int = 2,
+    process_index: int | None = None,
+    process_count: int | None = None,
+) -> Batches:
+    """Makes batches of one random clip of each sequence an epoch; a sequence given twice is seen twice.
+
+    Sequences that are too short for a clip are left out, with a warning that names them.
+
+    Args:
+        sources: the sequences.
+        config: what a clip is.
+        batch_size: clips in a batch of all processes together.
+        seed: of the order, and of all that is random in the clips.
+        num_workers: threads; the batches do not depend on how many.
+        process_index: which rows of each batch to make; those of JAX's process where it is None.
+        process_count: into how many parts batches are split; by the number of JAX's processes where it is None.
+
+    Returns:
+        A function from a step to the batches from there on, NumPy arrays. Leaving the iterator ends its threads.
+
+    Raises:
+        InputError: no sequence is long enough, or a batch does not split over the processes; while iterating, as
+            `sample_clip` does.
+    """
+    if batch_size < 1 or num_workers < 1:
+        raise InputError(f"{batch_size} clips in a batch and {num_workers} workers: want one of each at least")
+    kept = [source for source in sources if can_sample(source, config)]
+    short = ", ".join(dict.fromkeys(source.name for source in sources if not can_sample(source, config)))
+    if not kept:
+        raise InputError(f"no sequence has {config.needs} ({short or 'there are none'}): ask for shorter clips")
+    if short:
+        warnings.warn(f"sequences without {config.needs} are left out: {short}", stacklevel=2)
+
+    def row(step: int, index: int) -> Clip:
+        position = step * batch_size + index
+        epoch, place = divmod(position, len(kept))
+        order = np.random.default_rng([seed, epoch, 2]).permutation(len(kept))
+        return sample_clip((seed, position), kept[order[place]], config, step=step)
+
+    def batches(start: int) -> Iterator[Clip]:
+        process = jax.process_index() if process_index is None else process_index
+        count = jax.process_count() if process_count is None else process_count
+        if batch_size % count or not 0 <= process < count:
+            raise InputError(
+                f"a batch of {batch_size} clips does not split over {count} processes, this being {process}"
+            )
+        rows = range(batch_size // count * process, batch_size // count * (process + 1))
+        pending: collections.deque[list[Future[Clip]]] = collections.deque()
+        pool = ThreadPoolExecutor(num_workers, thread_name_prefix="clips")
+        try:
+            step = start
+            while True:
+                while len(pending) <= _AHEAD:
+                    pending.append([pool.submit(row, step, index) for index in rows])
+                    step += 1
+                clips = [future.result() for future in pending.popleft()]
+                yield jax.tree.map(lambda *fields: np.concatenate(fields), *clips)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    return batches
