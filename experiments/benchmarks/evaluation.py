@@ -15,15 +15,16 @@ compared with all objects, then assigned. Repeats are interleaved. Speed is the 
 wall times, with its range; on a busy machine the ratio of CPU times, which other programs disturb less, says more. The
 script ends with an error where results differ by more than 1e-12.
 
-Measured 2026-11-21 on 2 vCPU shared with other programs (load 3 to 5), opencv 5.0.0, seed 0, defaults but 5 repeats,
-twice: speed against "pairwise", range over the repeats, and speed by CPU time. All results were equal, difference 0.
+Measured 2026-11-21 on 2 idle vCPU, opencv 5.0.0, seed 0, the change after commit bb9ac7d: speed against "pairwise",
+range over the repeats, and speed by CPU time. All results were equal, difference 0.
 
-                    ordinary, 120 frames                          unsupervised, 12 frames
-    1 worker        9.4x (7.4 to 12.5), 8.6x (7.0 to 9.1)         31x (23 to 39), 27x (21 to 34)
-    2 workers       13.9x (8.7 to 14.4), 15.5x (9.8 to 15.7)      30x (26 to 46), 35x (26 to 38)
-    by CPU time     11.0x to 11.5x                                29x to 30x
+                    ordinary, 120 frames, 7 repeats    all 1999 frames, once    unsupervised, 12 frames, 7 repeats
+    1 worker        12.0x (9.9 to 12.9), CPU 13.1x     12.4x, CPU 13.8x         28.6x (17 to 30), CPU 28.9x
+    2 workers       9.3x (8.9 to 11.6), CPU 7.8x       8.6x, CPU 7.0x           28.3x (26 to 30), CPU 22.7x
 
-An idle machine and the whole job: not yet measured.
+A second thread does not help: scoring is many short NumPy calls, which wait for the interpreter's lock. Processes gained
+nothing in a job of seconds when they had to be started first. `jaxvos evaluate` has threads for reading files, which
+takes longer than scoring.
 """
 
 import json
@@ -44,7 +45,7 @@ import tyro
 from scipy.optimize import linear_sum_assignment
 
 from jaxvos.files import atomic_path
-from jaxvos.metrics import ProposalScores, assign_proposals, boundary_measure, region_similarity, score_proposals
+from jaxvos.metrics import ProposalScores, assign_proposals, label_scores, score_proposals
 from jaxvos.training import describe_run
 
 SEQUENCES, FRAMES, OBJECTS = 30, 1999, 61
@@ -200,8 +201,7 @@ def pairwise_unsupervised(job: Job) -> list[np.ndarray]:
 
 def ordinary_frame(truth: np.ndarray, drawn: np.ndarray, objects: int) -> tuple[list[tuple[float, float]], float]:
     start = time.thread_time()
-    masks = ((truth == label, drawn == label) for label in range(1, objects + 1))
-    scores = [(region_similarity(*pair), boundary_measure(*pair)) for pair in masks]
+    scores = list(label_scores(truth, drawn, range(1, objects + 1)))
     return scores, time.thread_time() - start
 
 

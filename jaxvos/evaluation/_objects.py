@@ -1,13 +1,13 @@
 """Which objects a frame has, and J and F of each."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
 from jaxvos.errors import InputError
-from jaxvos.metrics import ObjectScores, boundary_measure, region_similarity
+from jaxvos.metrics import ObjectScores, label_scores, mask_scores
 
 __all__ = ["Objects", "collect_objects", "find_objects", "labels_in", "objects_in", "score_frame"]
 
@@ -53,9 +53,16 @@ def score_frame(
         sizes = [f"{mask.shape[1]}x{mask.shape[0]}" for mask in (drawn, truth)]
         raise InputError(f"{where} is {sizes[0]} and the ground truth {sizes[1]} (width x height): "
                          "predict at the size of the ground truth")  # fmt: skip
-    return {label: (region_similarity(annotation, segmentation), boundary_measure(annotation, segmentation))
-            for label, annotation, segmentation in _split(truth, drawn, objects, where)
-            if active is None or label in active}  # fmt: skip
+    if objects.merged:
+        masks = (truth != 0) & (truth != objects.void), drawn != 0
+        return {label: mask_scores(*masks) for label in objects.labels}
+    if unknown := [label for label in labels_in(drawn) if label not in objects.labels]:
+        raise InputError(
+            f"{where} has label {unknown[0]}, and the objects of the ground truth are "
+            f"{', '.join(map(str, objects.labels))}: use those labels, or davis16 to score all as one"
+        )
+    labels = [label for label in objects.labels if active is None or label in active]
+    return dict(zip(labels, label_scores(truth, drawn, labels), strict=True))
 
 
 def collect_objects(objects: Objects, scores: Sequence[_Scores]) -> tuple[ObjectScores, ...]:
@@ -66,18 +73,3 @@ def collect_objects(objects: Objects, scores: Sequence[_Scores]) -> tuple[Object
             j, f = zip(*rows, strict=True)
             collected.append(ObjectScores(label, j, f))
     return tuple(collected)
-
-
-def _split(
-    truth: _Labels, drawn: _Labels, objects: Objects, where: str
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    if objects.merged:
-        yield objects.labels[0], (truth != 0) & (truth != objects.void), drawn != 0
-        return
-    if unknown := [label for label in labels_in(drawn) if label not in objects.labels]:
-        raise InputError(
-            f"{where} has label {unknown[0]}, and the objects of the ground truth are "
-            f"{', '.join(map(str, objects.labels))}: use those labels, or davis16 to score all as one"
-        )
-    for label in objects.labels:
-        yield label, truth == label, drawn == label

@@ -50,9 +50,13 @@ def boundary_measure(
     if void is not None:
         annotation, segmentation = annotation & ~void, segmentation & ~void
     box = _bounding_box((annotation, segmentation))
-    masks = annotation[box], segmentation[box]
+    return _matched((annotation[box], segmentation[box]), _radius(annotation.shape, bound_th))
+
+
+def _matched(masks: tuple[Bool[np.ndarray, "h w"], Bool[np.ndarray, "h w"]], radius: float) -> float:
+    """Returns the F-measure of two masks that have been cropped."""
     bits = _outline(_pack(masks), masks[0].shape[1])
-    near = _dilate(bits, _radius(annotation.shape, bound_th))
+    near = _dilate(bits, radius)
     counts = np.concatenate([_count(bits), _count(bits & near[:, ::-1])])
     return float(_f_measure(*counts[:, None])[0])
 

@@ -1,0 +1,35 @@
+"""Scores of whole objects and frames equal those of the measures, bit for bit."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxvos.metrics import boundary_measure, label_scores, mask_scores, region_similarity
+
+
+def _blocks(rng, shape, labels):
+    """A label map of rectangles, some of them at the border, some hidden by others."""
+    drawn = np.zeros(shape, np.uint8)
+    for label in range(1, labels + 1):
+        rows, columns = (np.sort(rng.integers(0, size + 1, 2)) for size in shape)
+        drawn[rows[0] : rows[1], columns[0] : columns[1]] = label
+    return drawn
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**31), shape=st.tuples(st.integers(1, 40), st.integers(1, 80)), labels=st.integers(0, 4))
+def test_objects_score_as_the_measures_say(seed, shape, labels):
+    rng = np.random.default_rng(seed)
+    truth, drawn = (_blocks(rng, shape, labels) for _ in range(2))
+    found = list(label_scores(truth, drawn, range(1, 6)))  # some labels are in neither map
+    for label, scores in enumerate(found, start=1):
+        masks = truth == label, drawn == label
+        assert scores == mask_scores(*masks) == (region_similarity(*masks), boundary_measure(*masks))
+
+
+def test_frames_of_several_sizes_do_not_disturb_each_other():
+    rng = np.random.default_rng(0)
+    frames = [tuple(_blocks(rng, shape, 2) for _ in range(2)) for shape in ((30, 40), (20, 50), (30, 40))]
+    streams = [label_scores(*frame, (1, 2)) for frame in frames]
+    found = [list(stream) for stream in streams]
+    assert found == [list(label_scores(*frame, (1, 2))) for frame in frames]
