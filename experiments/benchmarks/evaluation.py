@@ -22,9 +22,9 @@ range over the repeats, and speed by CPU time. All results were equal, differenc
     1 worker        12.0x (9.9 to 12.9), CPU 13.1x     12.4x, CPU 13.8x         28.6x (17 to 30), CPU 28.9x
     2 workers       9.3x (8.9 to 11.6), CPU 7.8x       8.6x, CPU 7.0x           28.3x (26 to 30), CPU 22.7x
 
-A second thread does not help: scoring is many short NumPy calls, which wait for the interpreter's lock. Processes gained
-nothing in a job of seconds when they had to be started first. `jaxvos evaluate` has threads for reading files, which
-takes longer than scoring.
+A second thread does not help: scoring is many short NumPy calls, which wait for the interpreter's lock. Processes
+gained nothing in a job of seconds when they had to be started first. `jaxvos evaluate` has threads for reading files,
+which takes longer than scoring.
 """
 
 import json
