@@ -14,7 +14,12 @@ interleaved and the median counts, with its range. "share" is the step's appetit
 the loader keeps ahead where it has cores of its own; where both need the same ones, the step becomes longer by about
 that much.
 
-Measured: not yet.
+Measured 2026-11-21 at commit 32b4dee on 2 idle vCPU, DAVIS-2016 train at 256 rows, batches of 4, seed 0, 3 repeats of
+4 s: a step of `lite` takes 0.89 s, which is 4.5 clips/s.
+
+                     1 worker                       2 workers
+    lite             119 (111 to 129) clips/s       203 (174 to 216) clips/s      share 3.8 %, 2.2 %
+    video             85 (83 to 102) clips/s        130 (124 to 136) clips/s
 """
 
 import json
