@@ -38,17 +38,21 @@ repeats (streaming 5, gradients there 3):
     implicit                      4.0     4.0     4.0     4.0
     streaming                     2.0     2.0     2.0     2.0
 
-    streaming                      N = 4,096                           N = 16,384
-    forward, against its products  0.90x [0.79, 1.05]                  STREAM16
-    dense, against the products    3.0x [2.5, 4.0]                     1.9x [0.6, 3.3]
-    memory, of dense log domain    10.2 MiB, 8.0 % of 128              40.6 MiB, 2.0 % of 2048
-    grad, against dense implicit   0.40x [0.39, 0.65]                  0.51x [0.46, 0.73]
-    memory of that                 26.4 MiB, 10 % of 264               105 MiB, 2.5 % of 4128
-    ott, online                    fails on jax 0.10 (is_vmappable)    not run
+    streaming                      N = 4,096                          N = 16,384
+    forward, against its products  0.82x [0.81, 0.84]                 0.82x [0.78, 0.85]
+    dense, against the products    3.0x [2.5, 4.0]                    1.7x [1.7, 1.8]
+    memory, of dense log domain    10.2 MiB, 8.0 % of 128             40.6 MiB, 1.98 % of 2048
+    grad, against dense implicit   0.40x [0.39, 0.65]                 0.40x [0.40, 0.42]
+    memory of that                 26.4 MiB, 10 % of 264              105 MiB, 2.5 % of 4128
+    ott, online                    fails on jax 0.10 (is_vmappable)   not run
 
-What bounds it: at 4,096 points a streaming pass is 8.6 GFLOP of products and one exponential per entry, and takes 1.1
-times the products; the dense solver makes one product instead of eleven, so that on a CPU it is faster wherever it fits
-in memory. Any accelerator: not yet measured.
+(Streaming on an idle machine at the commit after 4446f74, 16,384 with 3 repeats.)
+
+What bounds it: a streaming pass at 16,384 points is 137 GFLOP of products, 190 GFLOP/s here, and for each of 2.7e8
+entries one exponential, one maximum, one sum and two products, of which the exponentials take about half of the 22 %
+over the products; keeping them for their two uses (rather than making them twice, as XLA does when left alone) brought
+1.28 to 1.22 times the products. Blocks of 64 and 256 rows are slower than 128. The dense solver makes one product
+instead of eleven, so that on a CPU it is faster wherever it fits in memory. Any accelerator: not yet measured.
 """
 
 import gc

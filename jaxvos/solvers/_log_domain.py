@@ -1,4 +1,4 @@
-"""Sinkhorn's iterations by log-sum-exps, for marginals that are met, soft or capped."""
+"""Marginals that are met, soft or capped, and Sinkhorn's iterations for them by log-sum-exps."""
 
 from typing import Any, NamedTuple
 
@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.nn import logsumexp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-__all__ = ["Marginals", "column_error", "log_domain", "log_masses"]
+__all__ = ["Marginals", "column_error", "log_domain", "log_masses", "masses"]
 
 
 class Marginals(NamedTuple):
@@ -27,6 +27,16 @@ class Marginals(NamedTuple):
     tau_a: float
     tau_b: float
     capped: bool
+
+
+def masses(
+    given: Float[Array, "n"] | None, alive: Bool[Array, "n"], others: Bool[Array, "m"], dtype: Any
+) -> Float[Array, "n"]:
+    """The masses of one side: uniform probabilities by default, zero where masked or where the other side is empty."""
+    alive = alive & others.any()
+    if given is None:
+        return alive / jnp.maximum(alive.sum(), 1).astype(dtype)
+    return jnp.where(alive & (given > 0), given, 0).astype(dtype)
 
 
 def log_masses(a: Float[Array, "n"]) -> Float[Array, "n"]:

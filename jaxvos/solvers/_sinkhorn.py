@@ -1,6 +1,6 @@
 """Entropic optimal transport by Sinkhorn's iterations: balanced or not, masked, with unrolled or implicit gradients."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxvos.solvers._checks import check_choice, check_cost, check_marginals, check_positive
 from jaxvos.solvers._implicit import attach_adjoint
-from jaxvos.solvers._log_domain import Marginals, column_error, log_domain, log_masses
+from jaxvos.solvers._log_domain import Marginals, column_error, log_domain, log_masses, masses
 from jaxvos.solvers._scaling import scale, scale_until
 
 __all__ = ["SinkhornSolution", "sinkhorn"]
@@ -44,16 +44,6 @@ class SinkhornSolution(NamedTuple):
     error: Float[Array, ""]
     num_iters: Int[Array, ""]
     converged: Bool[Array, ""]
-
-
-def _masses(
-    given: Float[Array, "n"] | None, alive: Bool[Array, "n"], others: Bool[Array, "m"], dtype: Any
-) -> Float[Array, "n"]:
-    """The masses of one side: uniform probabilities by default, zero where masked or where the other side is empty."""
-    alive = alive & others.any()
-    if given is None:
-        return alive / jnp.maximum(alive.sum(), 1).astype(dtype)
-    return jnp.where(alive & (given > 0), given, 0).astype(dtype)
 
 
 def _solve(
@@ -204,7 +194,7 @@ def sinkhorn(
     dtype = jnp.promote_types(cost.dtype, jnp.float32)
     rows = jnp.ones(cost.shape[0], bool) if row_mask is None else row_mask
     cols = jnp.ones(cost.shape[1], bool) if col_mask is None else col_mask
-    a, b, cost = _masses(a, rows, cols, dtype), _masses(b, cols, rows, dtype), cost.astype(dtype)
+    a, b, cost = masses(a, rows, cols, dtype), masses(b, cols, rows, dtype), cost.astype(dtype)
     if dustbin is not None:
         cost = jnp.pad(cost, (0, 1)).at[-1].set(dustbin).at[:, -1].set(dustbin)
         a, b = jnp.append(a, b.sum()), jnp.append(b, a.sum())

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxvos.solvers._checks import check_choice, check_marginals, check_mask, check_positive
 from jaxvos.solvers._implicit import conjugate_gradients
+from jaxvos.solvers._log_domain import masses
 
 __all__ = ["StreamingSolution", "streaming_sinkhorn"]
 
@@ -81,7 +82,7 @@ def _rows(x: Float[Array, "q c"], y: Float[Array, "m c"], gamma: Float[Array, "m
     """A block of rows updated: the plan before its rows are scaled, the scales, and the potentials."""
     S = _dot(x, y.T) + gamma
     top = S.max(1)
-    E = jnp.exp(S - top[:, None])
+    E = lax.optimization_barrier(jnp.exp(S - top[:, None]))  # or XLA makes the exponentials once for each of their uses
     total = E.sum(1)
     return E, a / total, jnp.where(a > 0, jnp.log(jnp.where(a > 0, a, 1) / total) - top, 0)
 
@@ -177,13 +178,6 @@ def _backward(num_iters: int, block_size: int, residuals: Any, cotangents: Any) 
 _stream.defvjp(_forward, _backward)
 
 
-def _masses(given: Float[Array, "n"] | None, mask: Bool[Array, "n"] | None, size: int, dtype: Any) -> Float[Array, "n"]:
-    alive = jnp.ones(size, bool) if mask is None else mask
-    if given is None:
-        return alive / jnp.maximum(alive.sum(), 1).astype(dtype)
-    return jnp.where(alive & (given > 0), given, 0).astype(dtype)
-
-
 def streaming_sinkhorn(
     x: Float[Array, "n c"],
     y: Float[Array, "m c"],
@@ -247,8 +241,10 @@ def streaming_sinkhorn(
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     x, y, values = x.astype(dtype), y.astype(dtype), values.astype(dtype)
     epsilon = jnp.asarray(epsilon, dtype)
-    a, b = _masses(a, row_mask, len(x), dtype), _masses(b, col_mask, len(y), dtype)
-    x, y = (jnp.where((masses > 0)[:, None], z, 0) for z, masses in ((x, a), (y, b)))
+    rows = jnp.ones(len(x), bool) if row_mask is None else row_mask
+    cols = jnp.ones(len(y), bool) if col_mask is None else col_mask
+    a, b = masses(a, rows, cols, dtype), masses(b, cols, rows, dtype)
+    x, y = jnp.where((a > 0)[:, None], x, 0), jnp.where((b > 0)[:, None], y, 0)
     if cost == "cosine":  # the cost is of_x + of_y - <x, y>: potentials take the first two over
         x, y = (z * lax.rsqrt(jnp.sum(z**2, axis=1, keepdims=True) + 1e-12) for z in (x, y))
         of_x, of_y = jnp.ones_like(a), jnp.zeros_like(b)
