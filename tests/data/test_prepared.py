@@ -20,6 +20,7 @@ from data.dataset_fixtures import HEIGHT, MAKERS, WIDTH, davis16, davis17, flow_
 from jaxvos.data import (
     LAYOUTS,
     AnnotatedSequence,
+    ClipConfig,
     DavisSequence,
     PreparedSequence,
     _builder,
@@ -31,6 +32,7 @@ from jaxvos.data import (
     read_annotation,
     read_flow,
     read_image,
+    sample_clip,
     write_mask,
 )
 from jaxvos.data._layouts_raw import RawSequence
@@ -70,7 +72,26 @@ def test_every_data_set_is_read_as_its_folder(name, tmp_path):
         found = [_same(*pair, tmp_path) for pair in zip(read, sequences, strict=True)]
         assert (counts.masks, counts.flows) == tuple(map(sum, zip(*found, strict=True)))
         assert counts.masks + counts.flows > 0 or split.startswith("test")
+        _sample(next((s for s in read if s.annotated), None), flow=False)
+        _sample(read[0] if counts.flows else None, flow=True)
     assert sorted(p.name for p in (tmp_path / "to").iterdir()) == [name]  # nothing temporary is left
+
+
+def _sample(sequence: PreparedSequence | None, *, flow: bool) -> None:
+    """A clip of one frame is a frame of the sequence, with its masks or its flow."""
+    if sequence is None:
+        return
+    config = ClipConfig(num_frames=1, size=(HEIGHT, WIDTH), masks=not flow, flow=flow, num_objects=255)
+    clip = sample_clip(0, sequence, config)
+    image = np.round(np.asarray(clip.images)[0, 0] * 255)
+    frames = range(len(sequence)) if flow else sequence.annotated
+    index = next(i for i in frames if np.array_equal(sequence.image(i), image))
+    if flow:
+        np.testing.assert_array_equal(np.asarray(clip.flow)[0, 0], sequence.flow(index))
+    else:
+        ids = np.unique(sequence.mask(index))
+        alive = np.asarray(clip.alive)[0]
+        assert alive.sum() == 1 + len(set(ids.tolist()) - {0, 255})
 
 
 def _same(read: PreparedSequence, raw: RawSequence, tmp_path: Path) -> tuple[int, int]:
