@@ -7,7 +7,7 @@ from jaxvos.metrics._boundary import boundary_map, boundary_measure
 from jaxvos.metrics._flow import FlowScores, angular_error, end_point_error, flow_metric
 from jaxvos.metrics._format import format_csv, format_json, format_table
 from jaxvos.metrics._metric import GroupScores, Metric, grouped, mean_metric
-from jaxvos.metrics._object import label_scores, mask_scores
+from jaxvos.metrics._object import label_scores, mask_scores, object_metric
 from jaxvos.metrics._region import region_similarity
 from jaxvos.metrics._regions import InstanceScores, SemanticScores, instance_metric, semantic_metric
 from jaxvos.metrics._report import MeasureReport, ObjectScores, Report, SequenceMeasures, SequenceScores
@@ -30,5 +30,5 @@ __all__ = ["Assignment", "FlowScores", "GroupScores", "InstanceScores", "Measure
            "Statistics", "adaptive_f_measure", "angular_error", "assign_proposals", "boundary_map", "boundary_measure",
            "end_point_error", "f_measure_curve", "flow_metric", "format_csv", "format_json", "format_table", "grouped",
            "instance_metric", "label_scores", "mask_scores", "mean_absolute_error", "mean_metric", "min_max_stretch",
-           "precision_recall_curve", "region_similarity", "saliency_metric", "score_proposals", "semantic_metric",
-           "sequence_stability", "statistics", "structure_measure", "temporal_stability"]
+           "object_metric", "precision_recall_curve", "region_similarity", "saliency_metric", "score_proposals",
+           "semantic_metric", "sequence_stability", "statistics", "structure_measure", "temporal_stability"]
