@@ -14,23 +14,26 @@ temporary buffers of a gradient, against the number of iterations.
 "grad" is a forward and a backward pass. Runs are interleaved; a ratio is the median over the repeats of the ratio of
 two neighbouring runs, with the quartiles in brackets.
 
-Measured 2026-11-21 at commit e1f48b8 on 2 vCPU (other jobs beside), no GPU, jax 0.10.2, ott-jax 0.6.0, seed 0, 15
-repeats (streaming 5, gradients there 3):
+Measured 2026-11-21 at commit d540575 on 2 idle vCPU, no GPU, jax 0.10.2, ott-jax 0.6.0, seed 0, 15 repeats (streaming
+5, gradients there 3):
 
     small, against ott unrolled    1024 of 30x30: forward, grad        256 of 5x50: forward, grad
-    jaxvos                         5.9x [4.5, 6.2]   7.8x [6.3, 11]    7.7x [7.2, 9.0]   8.5x [5.7, 8.7]
-    jaxvos, implicit               6.0x [5.7, 6.2]  21.3x [19, 32]     7.7x [6.5, 8.4]  27.1x [26, 28]
-    jaxvos, log domain             1.3x [1.2, 1.3]   2.6x [2.3, 2.7]   0.9x [0.7, 1.0]   2.3x [2.0, 2.4]
-    ott, kernel                    0.8x [0.7, 0.8]   0.4x [0.4, 0.5]   2.3x [2.0, 2.6]   0.5x [0.4, 0.5]
-    ott, implicit                  1.0x [0.9, 1.0]   2.0x [1.3, 2.6]   1.0x [0.9, 1.1]   fails: non-finite solve
+    jaxvos                         4.2x [4.1, 4.2]   7.8x [7.6, 8.0]   7.8x [7.4, 8.1]   7.6x [6.1, 8.2]
+    jaxvos, implicit               4.1x [4.0, 4.2]  19.9x [20, 20]     7.9x [7.2, 8.1]  25.2x [23, 27]
+    jaxvos, log domain             1.3x [1.2, 1.3]   2.6x [2.6, 2.7]   0.9x [0.8, 1.0]   2.2x [2.1, 2.3]
+    ott, kernel                    0.8x [0.8, 0.8]   0.4x [0.4, 0.5]   2.3x [2.2, 2.4]   0.4x [0.4, 0.5]
+    ott, implicit                  1.0x [1.0, 1.0]   2.1x [2.0, 2.1]   1.0x [1.0, 1.1]   fails: non-finite solve
 
     matching, against pgd          forward           grad              |gap|   row sums off by   all rows right
     pgd 40 x 5                     1.0x              1.0x              1.779   0.56              81 %
-    qp t=4, 20 rounds              5.3x [4.1, 6.3]  16.7x [11, 19]     0.114   4e-8              85 %
-    qp t=4, 50 rounds              2.2x [2.0, 2.5]   7.8x [6.6, 8.2]   0.114   4e-8              85 %
-    qp t=20, 50 rounds             2.0x [1.8, 2.2]   6.4x [5.2, 7.6]   0.017   3e-8              96 %
-    hungarian                      9.1x [8.5, 10]    -                 0       0                 100 %
-    Algorithm 1, eager, one at a time, against all 256 at once by pgd_matching: 1332x slower
+    qp t=4, 20 rounds              3.5x [3.4, 3.8]   9.6x [8.7, 10]    0.114   4e-8              85 %
+    qp t=4, 50 rounds              1.6x [1.5, 1.8]   4.9x [4.7, 5.0]   0.114   4e-8              85 %
+    qp t=20, 50 rounds             1.5x [1.4, 1.7]   4.7x [4.5, 5.0]   0.017   3e-8              96 %
+    hungarian                      6.8x [6.5, 7.7]   -                 0       0                 100 %
+    Algorithm 1, eager, one at a time, against all 256 at once by pgd_matching: 2122x slower
+
+Against ott's implicit form the implicit gradient of 1024 of 30x30 is 9.5 to 9.7 times as fast here, and was 10.2 and 10.4
+times on the same machine with other jobs beside: three quarters of it are the forward iterations.
 
     memory (MiB), iterations       10      20      50     100
     unrolled                      8.2    16.2    20.7    21.2
