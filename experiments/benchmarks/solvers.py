@@ -32,8 +32,8 @@ Measured 2026-11-21 at commit d540575 on 2 idle vCPU, no GPU, jax 0.10.2, ott-ja
     hungarian                      6.8x [6.5, 7.7]   -                 0       0                 100 %
     Algorithm 1, eager, one at a time, against all 256 at once by pgd_matching: 2122x slower
 
-Against ott's implicit form the implicit gradient of 1024 of 30x30 is 9.5 to 9.7 times as fast here, and was 10.2 and 10.4
-times on the same machine with other jobs beside: three quarters of it are the forward iterations.
+Against ott's implicit form the implicit gradient of 1024 of 30x30 is 9.5 to 9.7 times as fast here, and was 10.2 and
+10.4 times on the same machine with other jobs beside: three quarters of it are the forward iterations.
 
     memory (MiB), iterations       10      20      50     100
     unrolled                      8.2    16.2    20.7    21.2
