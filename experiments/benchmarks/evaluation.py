@@ -15,7 +15,7 @@ compared with all objects, then assigned. Repeats are interleaved. Speed is the 
 wall times, with its range; on a busy machine the ratio of CPU times, which other programs disturb less, says more. The
 script ends with an error where results differ by more than 1e-12.
 
-Measured 2026-11-21 on 2 idle vCPU, opencv 5.0.0, seed 0, the change after commit bb9ac7d: speed against "pairwise",
+Measured 2026-11-21 on 2 idle vCPU, opencv 5.0.0, seed 0, commit 8eb98d3: speed against "pairwise",
 range over the repeats, and speed by CPU time. All results were equal, difference 0.
 
                     ordinary, 120 frames, 7 repeats    all 1999 frames, once    unsupervised, 12 frames, 7 repeats

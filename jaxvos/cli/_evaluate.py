@@ -82,6 +82,8 @@ class Evaluate:
             raise InputError(f"there is no folder {self.images}: give the frames, a folder per sequence")
         if self.stability and self.no_stability:
             raise InputError("--stability and --no-stability exclude each other: name one")
+        if self.no_stability and self.protocol not in (None, "davis16"):
+            raise InputError(f"no T under {self.protocol} unless it is asked for: leave out --no-stability")
         if self.workers is not None and self.workers < 1:
             raise InputError(f"{self.workers} workers: give a number from 1 on")
         report = score_folders(

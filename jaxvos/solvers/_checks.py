@@ -7,10 +7,10 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-__all__ = ["check_choice", "check_cost", "check_finite", "check_marginals", "check_mask", "check_positive"]
+__all__ = ["check_choice", "check_cost", "check_finite", "check_marginals", "check_mask", "check_positive", "known"]
 
 
-def _known(*values: Any) -> bool:
+def known(*values: Any) -> bool:
     """Whether the values can be looked at: not while a function of them is being traced."""
     return not any(isinstance(value, Tracer) for value in values)
 
@@ -24,7 +24,7 @@ def check_choice(name: str, what: str, value: Any, choices: tuple[Any, ...]) -> 
 def check_positive(name: str, what: str, value: Any, *, zero: bool = False) -> None:
     """Raises ValueError unless `value`, a number or scalar array, is finite and above zero (or zero, where allowed)."""
     check_finite(name, what, value)
-    if not _known(value):
+    if not known(value):
         return
     number = float(np.asarray(value))  # operators of a JAX array would be traced with whatever is being traced
     if not (number > 0 or (zero and number == 0)):
@@ -35,7 +35,7 @@ def check_finite(name: str, what: str, value: Any) -> None:
     """Raises ValueError unless `value`, a number or scalar array, is one finite number."""
     if np.shape(value) != ():
         raise ValueError(f"{name}: {what} must be one number, got shape {np.shape(value)}")
-    if _known(value) and not np.isfinite(float(np.asarray(value))):
+    if known(value) and not np.isfinite(float(np.asarray(value))):
         raise ValueError(f"{name}: {what} must be finite, got {float(np.asarray(value))}")
 
 
@@ -56,7 +56,7 @@ def check_cost(name: str, cost: Array, row_mask: Array | None, col_mask: Array |
     check_mask(name, "row_mask", row_mask, cost.shape[0], cost.shape)
     check_mask(name, "col_mask", col_mask, cost.shape[1], cost.shape)
     masks = [mask for mask in (row_mask, col_mask) if mask is not None]
-    if not _known(cost, *masks):
+    if not known(cost, *masks):
         return
     values = np.asarray(cost, np.float64)
     wrong = ~np.isfinite(values)
@@ -92,7 +92,7 @@ def check_marginals(
             continue
         if masses.shape != (size,):
             raise ValueError(f"{name}: {what} has shape {masses.shape}, and the cost of shape {shape} needs ({size},)")
-        if not _known(masses, *([] if mask is None else [mask])):
+        if not known(masses, *([] if mask is None else [mask])):
             continue
         values = np.asarray(masses, np.float64)
         values = values if mask is None else values[np.asarray(mask)]

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxvos.solvers._checks import check_positive
+from jaxvos.solvers._checks import check_positive, known
 from jaxvos.typing import Key
 
 __all__ = ["KMeansSolution", "centred", "check_points", "cross", "kmeans", "means"]
@@ -54,7 +53,7 @@ def check_points(
         raise ValueError(f"{name}: init has shape {init.shape}, not ({num_clusters}, {x.shape[1]})")
     if weights is not None and weights.shape != x.shape[:1]:
         raise ValueError(f"{name}: weights has shape {weights.shape}, and x of shape {x.shape} needs {x.shape[:1]}")
-    if isinstance(x, Tracer) or isinstance(weights, Tracer):
+    if not known(x, weights):
         return
     w = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
     if not (np.isfinite(w) & (w >= 0)).all():

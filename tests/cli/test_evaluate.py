@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from jaxvos.data import write_mask
+from jaxvos.evaluation import PROTOCOLS
 
 
 def _square(shift, label=1):
@@ -111,6 +112,7 @@ def test_bad_input(run, folders, snapshot, tmp_path):
     assert "no name in ','" in refused(drawn, davis, "--sequences", ",", *report)
     assert "no sequence three in the ground truth" in refused(drawn, davis, "--sequences", "three", *report)
     assert "no T under fbms" in refused(drawn, davis, "--protocol", "fbms", "--stability", *report)
+    assert "leave out --no-stability" in refused(drawn, davis, "--protocol", "davis17", "--no-stability", *report)
     assert "no FLO or PFM or PNG" in refused(tmp_path / "davis" / "Annotations", davis, "--protocol", "flow", *report)
 
     (masks / "00002.png").rename(tmp_path / "00002.png")
@@ -130,3 +132,9 @@ def test_a_report_that_cannot_be_written(run, folders, tmp_path):
     (tmp_path / "file").write_text("")
     code, out, err = run("evaluate", *folders, "-o", tmp_path / "file" / "report.json")
     assert code == 2 and err.startswith("error: cannot write") and err.count("\n") == 1 and "one" in out
+
+
+def test_every_protocol_can_be_named(run, tmp_path):
+    for protocol in PROTOCOLS:
+        _, _, err = run("evaluate", tmp_path / "none", tmp_path / "none", "--protocol", protocol)
+        assert "no folder" in err, protocol
