@@ -4,16 +4,30 @@ A system is added by writing one function that returns a `System`; nothing is re
 `System` (the training loop, `segment`, the evaluation) knows nothing else about it.
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from jaxtyping import Array, Bool, Float
 
 from jaxvos.typing import Edges, Flow, Image, Key, Masks, Variables
 
-__all__ = ["Clip", "Frame", "Init", "Loss", "LossOutput", "Memory", "Predict", "Prediction", "Start", "System",
-           "no_memory"]
+__all__ = ["Clip", "Frame", "Init", "Loss", "LossOutput", "Memory", "Need", "Predict", "Prediction", "Proposals",
+           "Start", "System", "no_memory"]
 
 Memory = Any  # a pytree whose shapes never change from frame to frame
+Need = Literal["flow", "masks", "proposals"]
+
+
+class Proposals(NamedTuple):
+    """What might be objects in a frame, the best first, padded to a fixed number `m`; in a `Clip`, of every frame.
+
+    A mask is known inside its box alone, as `s x s` probabilities that are spread over the box (`ops.paste_masks`).
+    What `valid` marks False is padding, whatever the other fields hold there.
+    """
+
+    boxes: Float[Array, "*b m 4"]  # left, top, right, bottom: edges in pixels, of which pixel i has i and i + 1
+    masks: Float[Array, "*b m s s"]
+    scores: Float[Array, "*b m"]  # in [0, 1]
+    valid: Bool[Array, "*b m"]
 
 
 class Clip(NamedTuple):
@@ -29,6 +43,7 @@ class Clip(NamedTuple):
     valid: Bool[Array, "b t"] | None = None
     flow: Float[Array, "b t h w 2"] | None = None  # from frame t to frame t + 1, pixels
     edges: Float[Array, "b t h w"] | None = None  # 1 on object boundaries; systems that augment derive their own
+    proposals: Proposals | None = None  # with axes b t before those of one frame
 
 
 class Frame(NamedTuple):
@@ -38,6 +53,7 @@ class Frame(NamedTuple):
     next_image: Image | None = None
     flow: Flow | None = None  # from this frame to the next, pixels
     alive: Bool[Array, "k"] | None = None
+    proposals: Proposals | None = None
 
 
 class Prediction(NamedTuple):
@@ -46,6 +62,7 @@ class Prediction(NamedTuple):
     masks: Masks  # probabilities, summing to one over the slots k
     edges: Edges | None = None  # probability of an object boundary
     flow: Flow | None = None
+    proposals: Proposals | None = None
 
 
 class LossOutput(NamedTuple):
@@ -93,3 +110,4 @@ class System(NamedTuple):
     loss: Loss
     predict: Predict
     start: Start = no_memory
+    needs: tuple[Need, ...] = ()  # what frames must have; `masks` are those of the first frame, given to `start`

@@ -177,7 +177,7 @@ def transportnet(config: TransportNetConfig = TransportNetConfig()) -> System:
             masks, edges = _mirror_average(masks), _mirror_average(edges)
         return memory, Prediction(resize(masks[0], size), resize(edges[0][..., None], size)[..., 0])
 
-    return System(init, loss, predict, no_memory)
+    return System(init, loss, predict, no_memory, needs=("flow",))
 
 
 def _required(flow: Array | None) -> Array:

@@ -22,7 +22,7 @@ def next_clip(batches: Iterator[Clip], step: int) -> Clip:
 
 def clip_shapes(clip: Clip) -> dict[str, str]:
     """Returns the type of every field that a batch has."""
-    return {name: f"{x.dtype}{list(x.shape)}" for name, x in clip._asdict().items() if x is not None}
+    return {name: f"{x.dtype}{list(x.shape)}" for name, x in flatten(clip).items()}
 
 
 def is_due(interval: int | None, step: int) -> bool:
