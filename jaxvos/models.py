@@ -13,17 +13,27 @@ import jax.numpy as jnp
 
 from jaxvos.errors import InputError
 from jaxvos.system import Clip, System
-from jaxvos.systems import TransportNetConfig, transportnet
+from jaxvos.systems import DMMNetConfig, MaskRCNNConfig, TransportNetConfig, dmm_net, mask_rcnn, transportnet
 from jaxvos.training import load_variables, match_variables, save_variables
 from jaxvos.typing import Variables
 
-__all__ = ["DEFAULT", "Model", "abstract_variables", "load_model", "save_model"]
+__all__ = ["DEFAULT", "FIRST_MASK", "PROPOSALS", "Model", "abstract_variables", "load_model", "save_model"]
 
 DEFAULT = "transportnet-lite-synthetic"
+"""Finds what moves."""
+FIRST_MASK = "dmm-net-lite"
+"""Follows objects that are marked on the first frame."""
+PROPOSALS = "mask-rcnn-lite"
+"""Proposes masks of objects."""
 
 _FOLDER = Path(__file__).parent / "weights"
 # built once for each configuration, so that loading a model again compiles nothing again
-_SYSTEMS = {"transportnet": (TransportNetConfig, functools.lru_cache(maxsize=8)(transportnet))}
+_SYSTEMS = {
+    "transportnet": (TransportNetConfig, functools.lru_cache(maxsize=8)(transportnet)),
+    "dmm_net": (DMMNetConfig, functools.lru_cache(maxsize=8)(dmm_net)),
+    "mask_rcnn": (MaskRCNNConfig, functools.lru_cache(maxsize=8)(mask_rcnn)),
+}
+_EMBEDDED = {"transportnet": DEFAULT, "dmm_net": FIRST_MASK, "mask_rcnn": PROPOSALS}
 
 
 class Model(NamedTuple):
@@ -41,13 +51,13 @@ def load_model(source: str | Path | None = None) -> Model:
 
     Args:
       source: a `.safetensors` file, the folder of a training run (its latest checkpoint) or of one of its checkpoints,
-        the name of an embedded model, or None for the default one.
+        the name of an embedded model or of its system, or None for the default one.
 
     Raises:
       InputError: there is no such model, it cannot be read, or its weights and its configuration do not belong
         together.
     """
-    source = DEFAULT if source is None else source
+    source = DEFAULT if source is None else _EMBEDDED.get(str(source), source)
     path = _embedded(str(source)) or Path(source).expanduser()
     if not path.exists():
         raise InputError(f"there is no model {source}: give a .safetensors file, a training run's folder, or the name "
@@ -92,9 +102,8 @@ def save_model(
 
 def abstract_variables(system: System) -> Variables:
     """Names, shapes and types of a system's variables, without computing any."""
-    channels = {"images": 3, "flow": 2}
-    shapes: Any = {name: jax.ShapeDtypeStruct((1, 1, 64, 64, c), jnp.float32) for name, c in channels.items()}
-    return jax.eval_shape(system.init, jax.random.key(0), Clip(**shapes))
+    images: Any = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), jnp.float32)
+    return jax.eval_shape(system.init, jax.random.key(0), Clip(images))
 
 
 def _embedded(name: str) -> Path | None:

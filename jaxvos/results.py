@@ -16,13 +16,14 @@ from jaxtyping import UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from jaxvos.data import write_mask
+from jaxvos.data import Video, VideoProposals, write_mask
 from jaxvos.drawing import VideoWriter, contact_sheet, evenly_spaced, overlay, write_image
 from jaxvos.errors import InputError
 from jaxvos.files import atomic_path
 from jaxvos.inference import SegmentedFrame
+from jaxvos.ops import paste_masks
 
-__all__ = ["RESULTS", "Speed", "check_apart", "check_output", "output_folder", "write_results"]
+__all__ = ["RESULTS", "Speed", "check_apart", "check_output", "output_folder", "proposal_sheet", "write_results"]
 
 RESULTS = ("masks", "overlay.mp4", "contact_sheet.png", "results.json")
 """What `write_results` makes in a folder; the last one tells that the others are ours."""
@@ -34,7 +35,7 @@ class Speed(NamedTuple):
     """Frames per second of a finished video, by what is counted; None where there was only one frame to time."""
 
     everything: float  # reading, flow, compilation, model, drawing and writing
-    steady: float | None  # flow and model; the first frame, which compiles, is left out here and below
+    steady: float | None  # flow, proposals and model; the first frame, which compiles, is left out here and below
     model: float | None  # the model alone
 
 
@@ -150,7 +151,8 @@ def write_results(
       What `results.json` holds.
     """
     (folder / "masks").mkdir()
-    sheet, flow_seconds, model_seconds, covered = _Sheet(), [], [], []
+    sheet, input_seconds, model_seconds, covered = _Sheet(), [], [], []
+    adapt_seconds = 0.0
     size: tuple[int, ...] = (0, 0)
     started = time.perf_counter()
     with (
@@ -163,17 +165,19 @@ def write_results(
             write_mask(folder / "masks" / f"{frame.name}.png", frame.mask)
             video.write(drawn)
             sheet.add(frame.name, drawn)
-            flow_seconds.append(frame.flow_seconds)
+            input_seconds.append(frame.flow_seconds + frame.proposal_seconds)
+            adapt_seconds += frame.adapt_seconds
             model_seconds.append(frame.model_seconds)
             covered.append(float(np.mean(frame.mask > 0)))
     write_image(folder / "contact_sheet.png", sheet.draw())
-    speed = _speed(flow_seconds, model_seconds, time.perf_counter() - started)
+    speed = _speed(input_seconds, model_seconds, time.perf_counter() - started)
     report = {
         **story,
         "frames": len(covered),
         "size": list(size),
         "frames_per_second": speed._asdict(),
         "compile_seconds": _compile_seconds(model_seconds),
+        "online_seconds": adapt_seconds,
         "foreground_share": {"mean": statistics.fmean(covered), "empty_frames": sum(c == 0 for c in covered)},
     }
     with atomic_path(folder / RESULTS[-1]) as temporary:
@@ -181,11 +185,32 @@ def write_results(
     return report
 
 
-def _speed(flow_seconds: list[float], model_seconds: list[float], elapsed: float) -> Speed:
-    count, flow, model = len(model_seconds), sum(flow_seconds[1:]), sum(model_seconds[1:])
+def proposal_sheet(
+    video: Video, proposals: VideoProposals, *, best: int = 10
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Draws the best proposals of some frames, the better over the worse, each in a colour of its own.
+
+    Args:
+      video: the frames.
+      proposals: of these frames.
+      best: how many of a frame.
+    """
+    sheet = _Sheet()
+    for index, (name, image) in enumerate(video.items()):
+        found = proposals.frame(index)
+        masks = np.asarray(paste_masks(found.masks[:best], found.boxes[:best], proposals.size)) > 0.5
+        labels = np.zeros(proposals.size, np.uint8)
+        for place in reversed(np.flatnonzero(found.valid[:best])):
+            labels[masks[place]] = place + 1
+        sheet.add(name, overlay(image, labels))
+    return sheet.draw()
+
+
+def _speed(input_seconds: list[float], model_seconds: list[float], elapsed: float) -> Speed:
+    count, inputs, model = len(model_seconds), sum(input_seconds[1:]), sum(model_seconds[1:])
     if count == 1:
         return Speed(count / elapsed, None, None)
-    return Speed(count / elapsed, (count - 1) / (flow + model), (count - 1) / model)
+    return Speed(count / elapsed, (count - 1) / (inputs + model), (count - 1) / model)
 
 
 def _compile_seconds(model_seconds: list[float]) -> float | None:

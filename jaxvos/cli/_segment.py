@@ -28,12 +28,24 @@ class Segment:
     output: Output
     """Folder for the results; it must be new or empty."""
     model: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
-    """A .safetensors file, a training run's folder, or an embedded model's name; the embedded default if left out."""
-    flow: Annotated[str, tyro.conf.arg(metavar="dis|FOLDER")] = "dis"
-    """Where motion comes from: dis computes it here (OpenCV); a folder holds NAME.flo, .pfm or KITTI's .png for each
-    frame, or, for several sequences, a folder of those for each."""
+    """A .safetensors file, a training run's folder, or the name of an embedded model or of its system, such as dmm_net;
+    if left out, the embedded default: what moves, or with a first mask, what that marks."""
+    first_mask: Annotated[Path | None, tyro.conf.arg(metavar="PNG|FOLDER")] = None
+    """Objects to follow: an indexed PNG of the first frame, an id for each; for several sequences a folder with
+    SEQUENCE.png or SEQUENCE/FIRST-FRAME.png (such as Annotations/480p) for each."""
+    proposals: Annotated[str | None, tyro.conf.arg(metavar="FILE|MODEL|FOLDER")] = None
+    """Masks that might be objects, for models that choose among such: a file of `jaxvos proposals`, a COCO json, or a
+    network; for several sequences a network or a folder with SEQUENCE.npz or SEQUENCE.json. Left out: the embedded
+    network."""
+    online: bool = False
+    """Train on the first frame, whose masks are given, before the rest is segmented."""
+    online_steps: int = 100
+    """Steps of that."""
+    flow: Annotated[str | None, tyro.conf.arg(metavar="dis|FOLDER")] = None
+    """Where motion comes from, for models that want it: dis computes it here (OpenCV) and is the default; a folder
+    holds NAME.flo, .pfm or KITTI's .png for each frame, or, for several sequences, a folder of those for each."""
     threshold: float = 0.5
-    """Foreground is where its probability reaches this."""
+    """A pixel belongs to the likeliest object where this is its probability against that of the background."""
     last_frame: Literal["reuse", "backward", "skip"] = "reuse"
     """The last frame has no next one: reuse the flow before it, negate the flow to the frame before, or skip it."""
     overwrite: Switch = False
@@ -42,32 +54,58 @@ class Segment:
     def run(self) -> None:
         from jaxvos.data import find_sequences, open_video
         from jaxvos.inference import stream
-        from jaxvos.models import load_model
+        from jaxvos.models import FIRST_MASK, load_model
         from jaxvos.results import check_apart, check_output, output_folder
 
         check_output(self.output, overwrite=self.overwrite)
+        if self.online_steps < 1:
+            raise InputError(f"{self.online_steps} steps of online learning: give a number from 1 on")
         sequences = find_sequences(self.input) or {"": Path(self.input)}
-        videos, flows = {}, {}
+        videos, inputs = {}, {}
         for name, source in sequences.items():  # what can be found out is found out before anything is computed
             check_apart(self.output, source.parent if name else source)
             with _named(name):
                 check_apart(self.output / name, source)
                 check_output(self.output / name, overwrite=self.overwrite)
                 videos[name] = open_video(source, minimum_frames=2)
-                flows[name] = self.flow if self.flow == "dis" else str(Path(self.flow) / name)
-        model = load_model(self.model)
-        options = {"threshold": self.threshold, "last_frame": self.last_frame}
+                inputs[name] = self._inputs(name, videos[name].frame_name(0))
+        default = self.model is None
+        model = load_model(FIRST_MASK if default and self.first_mask is not None else self.model)
+        options = {"threshold": self.threshold, "last_frame": self.last_frame,
+                   "online_steps": self.online_steps if self.online else 0}  # fmt: skip
         streams = {}
         for name, video in videos.items():
+            if "flow" in model.system.needs and inputs[name]["flow"] is None:
+                inputs[name]["flow"] = "dis"
             with _named(name):
-                streams[name] = stream(video, model=model, flow=flows[name], **options)
-        print(introduce(model, default=self.model is None))
+                streams[name] = stream(video, model=model, **inputs[name], **options)
+        print(introduce(model, default=default))
         for index, (name, video) in enumerate(videos.items()):
-            story = {"input": str(sequences[name]), "flow": flows[name], **options}
+            story = {"input": str(sequences[name]), **inputs[name], **options}
             folder = self.output / name
             with _named(name, f" ({index} of {len(videos)} sequences are finished)"), output_folder(folder) as partial:
                 report = segment_into(streams.pop(name), partial, video, model, story)
             print(summarise(report, folder))
+
+    def _inputs(self, sequence: str, first_frame: str) -> dict[str, str | None]:
+        """What is given besides the frames, of one sequence."""
+        flow, mask, proposals = self.flow, self.first_mask, self.proposals
+        if sequence and flow is not None and flow != "dis":
+            flow = str(Path(flow) / sequence)
+        if sequence and mask is not None:
+            mask = _either(mask / f"{sequence}.png", mask / sequence / f"{first_frame}.png")
+        if sequence and proposals is not None and not _is_model(Path(proposals)):
+            proposals = str(_either(Path(proposals) / f"{sequence}.npz", Path(proposals) / f"{sequence}.json"))
+        return {"flow": flow, "first_mask": None if mask is None else str(mask), "proposals": proposals}
+
+
+def _either(first: Path, second: Path) -> Path:
+    return second if second.exists() and not first.exists() else first
+
+
+def _is_model(path: Path) -> bool:
+    """Tells a network from a folder of proposal files."""
+    return not path.is_dir() or (path / "config.json").is_file()
 
 
 @contextlib.contextmanager

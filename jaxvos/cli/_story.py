@@ -24,7 +24,9 @@ def segment_into(frames: Any, folder: Path, video: Any, model: Any, story: dict[
 def summarise(report: dict[str, Any], folder: Path) -> str:
     speed = report["frames_per_second"]
     text = f"{report['frames']} frames in {folder}: {speed['everything']:.1f} frames/s with compiling and writing"
+    if report["online_seconds"]:
+        text += f", {report['online_seconds']:.1f} s of online learning included"
     if speed["steady"] is None:
         return text
-    return (f"{text}, {speed['steady']:.1f} flow and model, {speed['model']:.1f} model alone "
+    return (f"{text}, {speed['steady']:.1f} with the model's inputs, {speed['model']:.1f} model alone "
             f"(compiled in {report['compile_seconds']:.1f} s)")  # fmt: skip

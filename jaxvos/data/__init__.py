@@ -16,10 +16,15 @@ from jaxvos.data._flow import (
 )
 from jaxvos.data._flow_files import read_flow, read_pfm, write_flow
 from jaxvos.data._images import read_image
+from jaxvos.data._jitter import JitterConfig, jittered_proposals
 from jaxvos.data._layouts import LAYOUTS, Layout, find_layout
 from jaxvos.data._loader import clip_batches
 from jaxvos.data._masks import check_mask_size, check_objects, davis_palette, read_annotation, read_mask, write_mask
+from jaxvos.data._object_source import ObjectDataConfig, object_batches
 from jaxvos.data._prepared import PreparedSequence, open_dataset
+from jaxvos.data._proposal_cleaning import clean_proposals
+from jaxvos.data._proposals import read_proposals, write_proposals
+from jaxvos.data._rle import decode_rle, encode_rle
 from jaxvos.data._sequences import AnnotatedSequence
 from jaxvos.data._source import DataConfig, training_data
 from jaxvos.data._synthetic import (
@@ -31,6 +36,7 @@ from jaxvos.data._synthetic import (
     synthetic_clips,
 )
 from jaxvos.data._video import Video, open_video
+from jaxvos.data._video_proposals import VideoProposals, best_proposals
 
 __all__ = [
     "LAYOUTS",
@@ -47,28 +53,37 @@ __all__ = [
     "FlowFrame",
     "FlowProvider",
     "FrameStore",
+    "JitterConfig",
     "LastFrame",
     "Layout",
+    "ObjectDataConfig",
     "Prepared",
     "PreparedSequence",
     "SyntheticClip",
     "SyntheticConfig",
     "Video",
+    "VideoProposals",
     "augment_clip",
+    "best_proposals",
     "check_mask_size",
     "check_objects",
+    "clean_proposals",
     "clip_batches",
     "davis_palette",
+    "decode_rle",
     "demo_video",
     "dis_flow",
+    "encode_rle",
     "find_layout",
     "find_sequence",
     "find_sequences",
     "flow_from_folder",
     "flow_provider",
+    "jittered_proposals",
     "list_sequences",
     "load_frames",
     "mixed_batches",
+    "object_batches",
     "open_dataset",
     "open_video",
     "prepare_dataset",
@@ -77,6 +92,7 @@ __all__ = [
     "read_image",
     "read_mask",
     "read_pfm",
+    "read_proposals",
     "sample_clip",
     "shuffled_batches",
     "static_clip",
@@ -87,4 +103,5 @@ __all__ = [
     "with_flow",
     "write_flow",
     "write_mask",
+    "write_proposals",
 ]

@@ -54,7 +54,7 @@ def synthetic_batch(seed: int, index: int, config: SyntheticConfig, *, batch_siz
         batch_size: clips per batch.
 
     Returns:
-        A `Clip` with every field filled.
+        A `Clip` with every field but `proposals` filled.
     """
     clips = [synthetic_clip((seed, index, item), config) for item in range(batch_size)]
     fields: dict[str, Any] = {name: np.stack([getattr(clip, name) for clip in clips]) for name in SyntheticClip._fields}

@@ -34,7 +34,9 @@ class SyntheticConfig:
     height: int = 128  # pixels
     width: int = 128  # pixels
     num_frames: int = 2  # frames per clip
-    num_objects: int = 3  # at most; a clip has at least one, and `num_objects + 1` slots
+    num_objects: int = 3  # at most; a clip has `num_objects + 1` slots
+    min_objects: int = 1  # at least so many
+    lookalikes: float = 0.0  # probability that the objects, two or more, are copies of one another, each in its pose
     min_area: float = 0.01  # of the frame, of the first object
     max_area: float = 0.45  # of the frame, of the first object
     camera_motion: float = 1.0  # scale of the camera's speed; 0 nails it down
@@ -58,6 +60,8 @@ class SyntheticConfig:
             raise InputError(f"synthetic clips of {self.height}x{self.width}: use at least 16 pixels a side")
         if self.num_frames < 1 or self.num_objects < 1:
             raise InputError("synthetic clips need at least one frame and one object")
+        if not 1 <= self.min_objects <= self.num_objects:
+            raise InputError(f"{self.min_objects}..{self.num_objects} objects: want 1 <= min_objects <= num_objects")
         if not 0.0 < self.min_area <= self.max_area <= 1.0:
             raise InputError(f"areas {self.min_area}..{self.max_area}: want 0 < min_area <= max_area <= 1")
 
@@ -93,9 +97,12 @@ def draw_scene(rng: np.random.Generator, config: SyntheticConfig) -> Scene:
     layers: list[Layer] = []
     if rng.random() < config.parallax:
         layers += _draw_scenery(rng, fields, colours, camera, lens, config)
-    count = 1 + int(rng.choice(config.num_objects, p=_falling(config.num_objects)))
-    objects = [_draw_object(rng, fields, colours, camera, lens, config, slot=slot, tracked=tracked and slot == 1)
-               for slot in range(1, count + 1)]
+    pattern = int(rng.integers(2**63)) if config.lookalikes and rng.random() < config.lookalikes else None
+    fewest = min(max(config.min_objects, 1 if pattern is None else 2), config.num_objects)
+    rest = config.num_objects - fewest + 1
+    count = fewest + int(rng.choice(rest, p=_falling(rest)))
+    objects = [_draw_object(rng, fields, colours, camera, lens, config, slot=slot, tracked=tracked and slot == 1,
+                            pattern=pattern) for slot in range(1, count + 1)]
     layers += [layer for index in rng.permutation(count) for layer in objects[index]]
     shutter = rng.uniform(0.15, 0.5) if rng.random() < config.motion_blur else 0.0
     return Scene(height, width, ground, ground_pose, layers, shutter)
@@ -171,12 +178,18 @@ def _draw_scenery(rng: np.random.Generator, fields: np.ndarray, colours: np.ndar
 
 
 def _draw_object(rng: np.random.Generator, fields: np.ndarray, colours: np.ndarray, camera: Motion, lens: np.ndarray,
-                 config: SyntheticConfig, *, slot: int, tracked: bool) -> list[Layer]:
-    """An object and, below it, its shadow."""
+                 config: SyntheticConfig, *, slot: int, tracked: bool, pattern: int | None) -> list[Layer]:
+    """An object and, below it, its shadow. Objects of one `pattern` look alike: it is the seed of all but the pose."""
     height, width, short = config.height, config.width, float(min(config.height, config.width))
-    figure = draw_figure(rng)
-    area = np.exp(rng.uniform(np.log(config.min_area), np.log(config.max_area)))
-    area *= 1.0 if slot == 1 else rng.uniform(0.2, 0.8)
+    look = rng if pattern is None else np.random.default_rng(pattern)
+    figure = draw_figure(look)
+    area = np.exp(look.uniform(np.log(config.min_area), np.log(config.max_area)))
+    if pattern is None:
+        area *= 1.0 if slot == 1 else rng.uniform(0.2, 0.8)
+    else:
+        area *= rng.uniform(0.4, 0.6)
+        late = rng.uniform(0.0, 40.0)
+        figure = [dataclasses.replace(part, phase=part.phase + late * part.rate) for part in figure]
     size = np.sqrt(area * height * width / figure_area(figure)) / short
     speed = np.clip(rng.exponential(0.03), 0.01, 0.12) * (0.3 if tracked else 1.0)
     speed *= config.object_motion * float(rng.random() >= config.still)
@@ -189,8 +202,8 @@ def _draw_object(rng: np.random.Generator, fields: np.ndarray, colours: np.ndarr
         world = np.eye(3) if tracked else camera.at(time)
         return lens @ zoom(short) @ world @ shift(*centre) @ motion.at(time) @ shape
 
-    own = colours if rng.random() < config.camouflage else palette(rng, spread=0.45)
-    layers = _dress(rng, figure, fields, own, slot=slot, pose=pose, softness=rng.uniform(0.7, 1.6),
+    own = colours if look.random() < config.camouflage else palette(look, spread=0.45)
+    layers = _dress(look, figure, fields, own, slot=slot, pose=pose, softness=look.uniform(0.7, 1.6),
                     frozen=bool(speed == 0.0))
     if rng.random() < config.shadows:
         low, squash, aside = rng.uniform(0.6, 1.3), rng.uniform(0.1, 0.5), rng.uniform(-0.5, 0.5)

@@ -1,20 +1,34 @@
 """Linen blocks that several systems share."""
 
 from jaxvos.nets._backbones import BackboneName, backbone
+from jaxvos.nets._conv_lstm import ConvLSTM, ConvLSTMState
 from jaxvos.nets._decoder import DecoderOutput, UNetDecoder
 from jaxvos.nets._depthwise import DepthwiseConv, depthwise_conv
+from jaxvos.nets._detection_heads import BoxHead, MaskHead, RegionHead
 from jaxvos.nets._efficientnet import EfficientNetLite0
+from jaxvos.nets._fpn import FPN, pyramid_roi_align
+from jaxvos.nets._heavy_refiner import HeavyRefiner
+from jaxvos.nets._light_refiner import LightRefiner
 from jaxvos.nets._pretrained import pretrained
 from jaxvos.nets._resnet import ResNet
+from jaxvos.nets._torch_detection import mask_rcnn_from_torch
 from jaxvos.nets._torch_weights import efficientnet_lite0_from_torch, read_torch, resnet_from_torch
 from jaxvos.nets._transport import Matcher, Transport, TransportConfig
 
 __all__ = [
+    "FPN",
     "BackboneName",
+    "BoxHead",
+    "ConvLSTM",
+    "ConvLSTMState",
     "DecoderOutput",
     "DepthwiseConv",
     "EfficientNetLite0",
+    "HeavyRefiner",
+    "LightRefiner",
+    "MaskHead",
     "Matcher",
+    "RegionHead",
     "ResNet",
     "Transport",
     "TransportConfig",
@@ -22,7 +36,9 @@ __all__ = [
     "backbone",
     "depthwise_conv",
     "efficientnet_lite0_from_torch",
+    "mask_rcnn_from_torch",
     "pretrained",
+    "pyramid_roi_align",
     "read_torch",
     "resnet_from_torch",
 ]

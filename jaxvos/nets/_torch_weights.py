@@ -23,6 +23,15 @@ _DTYPES = {
     "BoolStorage": np.dtype("?"),
 }  # fmt: skip
 
+_FIRST_CONVOLUTIONS = {  # its name in each layout, and what stands before the names of the ResNet there
+    "conv1.weight": "",
+    "backbone.body.conv1.weight": "backbone.body.",  # torchvision's detectors
+    "backbone.body.stem.conv1.weight": "backbone.body.",  # maskrcnn-benchmark
+    "base.conv1.weight": "base.",  # RVOS
+    "encoder.base.conv1.weight": "encoder.base.",  # DMM-Net
+}
+_PARTS = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")
+
 
 class _Tensor(NamedTuple):
     storage: str
@@ -104,15 +113,57 @@ def _read_stream(file: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def resnet_from_torch(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Converts torchvision's ResNet state dict; the classifier is left out.
+    """Converts the ResNet in a state dict, whose layout its names tell; what is not of the ResNet is left out.
+
+    Known are torchvision's ResNets and detectors (as Mask R-CNN), the encoders of RVOS and DMM-Net, and the detectors
+    of maskrcnn-benchmark; each also as saved from a data-parallel net (`module.`).
+
+    Detectors freeze their normalisations, which then divide by the deviation itself, as torchvision's COCO weights and
+    maskrcnn-benchmark do: the small constant that `ResNet` adds to variances is taken off here. maskrcnn-benchmark
+    feeds BGR in [0, 255] less its mean: this moves into the first convolution, so that images are normalised as for any
+    other ResNet. By default it also strides in the 1x1 convolutions, where `ResNet` strides in the 3x3: its weights are
+    a start for training, and not the same function.
 
     Returns:
       `{"params": ..., "batch_stats": ...}` for `ResNet`.
+
+    Raises:
+      InputError: no ResNet is where one of these layouts has it.
     """
-    names = ((key, key.replace("downsample.", "downsample_").split(".")) for key in state if not key.startswith("fc."))
+    named = {key.removeprefix("module."): value for key, value in state.items()}
+    first = next((name for name in _FIRST_CONVOLUTIONS if name in named), None)
+    if first is None:
+        raise InputError(
+            f"weights that begin with {next(iter(state), 'nothing')!r} have no ResNet in a known place: "
+            "give the state dict of a ResNet, of a detector on one, or of an encoder of RVOS or DMM-Net"
+        )
+    prefix = _FIRST_CONVOLUTIONS[first]
+    body = {name.removeprefix(prefix).removeprefix("stem."): x for name, x in named.items() if name.startswith(prefix)}
+    body = {name: value for name, value in body.items() if name.startswith(_PARTS)}
+    if prefix == "backbone.body." and not any(name.endswith("num_batches_tracked") for name in body):
+        body = {name: _without_epsilon(x) if name.endswith("running_var") else x for name, x in body.items()}
+    if first == "backbone.body.stem.conv1.weight":
+        body |= _normalized_rgb(body["conv1.weight"], body["bn1.running_mean"])
+    names = ((name, name.replace("downsample.", "downsample_").split(".")) for name in body)
     return _variables(
-        state, ((key, [f"{n[0]}_{n[1]}", *n[2:]] if n[0].startswith("layer") else n) for key, n in names)
+        body, ((name, [f"{n[0]}_{n[1]}", *n[2:]] if n[0].startswith("layer") else n) for name, n in names)
     )
+
+
+def _without_epsilon(variance: np.ndarray) -> np.ndarray:
+    """What gives `variance` again when a `ResNet` has added its constant; dead channels stay finite."""
+    return np.maximum(variance, 1e-9) - 1e-5
+
+
+def _normalized_rgb(kernel: np.ndarray, mean: np.ndarray) -> dict[str, np.ndarray]:
+    """First convolution, and mean of its outputs, of a net that was fed `255 * bgr - (102.9801, 115.9465, 122.7717)`.
+
+    What the two means differ by (below one of 255 levels) is taken from the outputs, which is exact but at the border.
+    """
+    scale, shift = 255 * np.array([0.229, 0.224, 0.225]), 255 * np.array([0.485, 0.456, 0.406])
+    kernel = kernel[:, ::-1]
+    offset = np.einsum("dcyx,c->d", kernel, shift - np.array([122.7717, 115.9465, 102.9801]))
+    return {"conv1.weight": kernel * scale[:, None, None], "bn1.running_mean": mean - offset}
 
 
 def efficientnet_lite0_from_torch(state: Mapping[str, np.ndarray], *, classifier: bool = False) -> dict[str, Any]:

@@ -1,17 +1,31 @@
 """Pure array functions on images, masks and flow."""
 
-from jaxvos.ops._augment import Similarity, random_similarity, transform_flow, transform_image
+from jaxvos.ops._augment import Affine, random_affine, transform_flow, transform_image
+from jaxvos.ops._boxes import box_iou, clip_boxes, decode_boxes, encode_boxes, nms
 from jaxvos.ops._edges import disc_edges, sobel_edges
 from jaxvos.ops._flow_color import flow_to_color
+from jaxvos.ops._instance_masks import crop_masks, mask_boxes, mask_iou, paste_masks
 from jaxvos.ops._resize import resize, resize_flow
+from jaxvos.ops._roi_align import roi_align, roi_mean
 
 __all__ = [
-    "Similarity",
+    "Affine",
+    "box_iou",
+    "clip_boxes",
+    "crop_masks",
+    "decode_boxes",
     "disc_edges",
+    "encode_boxes",
     "flow_to_color",
-    "random_similarity",
+    "mask_boxes",
+    "mask_iou",
+    "nms",
+    "paste_masks",
+    "random_affine",
     "resize",
     "resize_flow",
+    "roi_align",
+    "roi_mean",
     "sobel_edges",
     "transform_flow",
     "transform_image",

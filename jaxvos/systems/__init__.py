@@ -1,5 +1,24 @@
 """One file for each system: its configuration, its net, and a builder that returns a `System`."""
 
+from jaxvos.systems._dmm_candidates import FrameAugmentationConfig
+from jaxvos.systems._dmm_matching import MatchedMasks, MatchingConfig, cosine_similarity, mask_overlap, match_masks
+from jaxvos.systems._dmm_net import DMMNetConfig, dmm_net
+from jaxvos.systems._mask_rcnn import DetectionAugmentation, MaskRCNNConfig, mask_rcnn
 from jaxvos.systems._transportnet import AugmentationConfig, TransportNetConfig, transportnet
 
-__all__ = ["AugmentationConfig", "TransportNetConfig", "transportnet"]
+__all__ = [
+    "AugmentationConfig",
+    "DMMNetConfig",
+    "DetectionAugmentation",
+    "FrameAugmentationConfig",
+    "MaskRCNNConfig",
+    "MatchedMasks",
+    "MatchingConfig",
+    "TransportNetConfig",
+    "cosine_similarity",
+    "dmm_net",
+    "mask_overlap",
+    "mask_rcnn",
+    "match_masks",
+    "transportnet",
+]

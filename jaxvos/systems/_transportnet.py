@@ -18,7 +18,7 @@ from jaxvos.nets import BackboneName, DecoderOutput, Transport, TransportConfig,
 from jaxvos.ops import (
     disc_edges,
     flow_to_color,
-    random_similarity,
+    random_affine,
     resize,
     resize_flow,
     sobel_edges,
@@ -206,7 +206,7 @@ def _augment(
 ) -> tuple[Float[Array, "h w 3"], Float[Array, "h w 2"], Float[Array, "h w"]]:
     if config.flip == 0 and config.rotation == 0 and config.scale == (1.0, 1.0):
         return image, flow, foreground
-    transform = random_similarity(key, flip=config.flip, rotation=config.rotation, scale=config.scale)
+    transform = random_affine(key, flip=config.flip, rotation=config.rotation, scale=config.scale)
     foreground = transform_image(foreground[..., None], transform, method="nearest")[..., 0]
     flow = transform_flow(flow, transform, vectors=config.flow == "vector")
     return transform_image(image, transform), flow, foreground

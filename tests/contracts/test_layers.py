@@ -28,7 +28,7 @@ ALLOWED = {
     "inference": {"typing", "system", "ops", "training", "data", "models"},
     "evaluation": {"typing", "inference", "metrics", "system", "data", "drawing"},
     "drawing": {"data"},
-    "results": {"data", "drawing", "inference"},
+    "results": {"data", "drawing", "inference", "ops"},
 }
 ALWAYS = {"errors", "files"}
 # third parties that have one door each

@@ -1,10 +1,12 @@
 """Synthetic clips: the same from the same seed, exact where they claim to be."""
 
 import dataclasses
+import hashlib
 import itertools
 import subprocess
 import sys
 
+import chex
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ from jaxvos.data._synthetic import (
     synthetic_clips,
 )
 from jaxvos.data._synthetic_figures import Part, shift, turn, zoom
-from jaxvos.data._synthetic_scenes import Scene, render
+from jaxvos.data._synthetic_scenes import Scene, draw_scene, render
 from jaxvos.data._synthetic_sprites import Layer
 from jaxvos.errors import InputError
 
@@ -90,7 +92,8 @@ def test_a_batch_is_its_clips_and_the_iterator_resumes_anywhere():
     whole = list(itertools.islice(synthetic_clips(SMALL, seed=7, batch_size=3), 3))
     assert _equal(whole[2], batch)
     assert _equal(next(synthetic_clips(SMALL, seed=7, batch_size=3, start=2)), batch)
-    assert _equal(next(synthetic_clips(SMALL, seed=7, batch_size=2, start=2)), tuple(a[:2] for a in batch))
+    fewer = next(synthetic_clips(SMALL, seed=7, batch_size=2, start=2))
+    assert _equal(fewer, tuple(a if a is None else a[:2] for a in batch)) and batch.proposals is None
 
 
 def test_a_longer_clip_begins_with_the_shorter_one():
@@ -100,10 +103,60 @@ def test_a_longer_clip_begins_with_the_shorter_one():
     np.testing.assert_allclose(short.images, long.images[:2], atol=1e-5)
 
 
-CHANGES = {"height": 48, "width": 48, "num_frames": 3, "num_objects": 6, "min_area": 0.2, "max_area": 0.05,
-           "camera_motion": 0.0, "object_motion": 3.0, "tracking": 1.0, "still": 1.0, "parallax": 1.0, "distractors": 0,
-           "camouflage": 1.0, "shadows": 1.0, "lights": 1.0, "photometric": 0.0, "noise": 0.2, "blur": 1.0,
-           "motion_blur": 1.0, "flow_source": "dis", "flow_noise": 1.0}
+GOLDEN = {  # seed: for few and for many objects, the hash of the ids, and the mean of the images and of the flow
+    0: (("7b63d188152b1259", 0.394666, 0.19736), ("3cade183e849e7ca", 0.397400, 0.19523)),
+    1: (("1f6b7a07d17765c9", 0.341843, 0.33328), ("79320c77cdf83703", 0.342678, 0.32133)),
+    3: (("1e4af7b8f3029ce2", 0.217107, 0.11676), ("ce452fb2d58273c8", 0.198422, 0.21190)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", GOLDEN)
+def test_the_clips_of_a_seed_stay_what_they_were(seed):
+    """Values from before there were lookalikes and `min_objects`: published numbers hang on these clips."""
+    full = dataclasses.replace(SMALL, num_objects=6, parallax=1.0, shadows=1.0)
+    for config, (ids, image, flow) in zip((SMALL, full), GOLDEN[seed], strict=True):
+        clip = synthetic_clip(seed, config)
+        assert hashlib.sha256(clip.masks.argmax(-1).astype(np.uint8).tobytes()).hexdigest()[:16] == ids
+        assert (clip.images.mean(), np.abs(clip.flow).mean()) == pytest.approx((image, flow), abs=1e-5)
+
+
+def _figures(seed, config):
+    """Looks of the objects by slot: contours and textures, but for the pose."""
+    scene = draw_scene(np.random.default_rng(seed), config)
+    looks: dict[int, list] = {}
+    for layer in scene.layers:
+        if layer.slot > 0:
+            looks.setdefault(layer.slot, []).append((layer.part.radii, layer.texture))
+    return looks, scene
+
+
+def test_lookalikes_share_their_look_and_not_their_pose():
+    config = dataclasses.replace(SMALL, num_objects=4, lookalikes=1.0)
+    for seed in range(4):
+        looks, scene = _figures(seed, config)
+        assert len(looks) >= 2
+        for other in looks.values():
+            chex.assert_trees_all_equal(other, looks[1])
+        poses = {layer.slot: layer.pose(1.0) for layer in scene.layers if layer.slot > 0}
+        assert all(not np.allclose(poses[slot], poses[1]) for slot in poses if slot > 1)
+    config = dataclasses.replace(config, lookalikes=0.0, min_objects=2)
+    for seed in range(4):
+        looks, _ = _figures(seed, config)
+        assert (looks[1][0][1] != looks[2][0][1]).any()
+    assert len(_figures(0, dataclasses.replace(SMALL, num_objects=1, lookalikes=1.0))[0]) == 1
+
+
+def test_at_least_so_many_objects():
+    for fewest in (2, 4):
+        counts = {len(_figures(seed, dataclasses.replace(SMALL, num_objects=4, min_objects=fewest))[0])
+                  for seed in range(12)}
+        assert counts <= set(range(fewest, 5)) and (fewest == 4 or len(counts) > 1)
+
+
+CHANGES = {"height": 48, "width": 48, "num_frames": 3, "num_objects": 6, "min_objects": 3, "lookalikes": 1.0,
+           "min_area": 0.2, "max_area": 0.05, "camera_motion": 0.0, "object_motion": 3.0, "tracking": 1.0, "still": 1.0,
+           "parallax": 1.0, "distractors": 0, "camouflage": 1.0, "shadows": 1.0, "lights": 1.0, "photometric": 0.0,
+           "noise": 0.2, "blur": 1.0, "motion_blur": 1.0, "flow_source": "dis", "flow_noise": 1.0}
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(SyntheticConfig)])
@@ -221,7 +274,8 @@ def test_areas_stay_in_range():
 
 
 def test_bad_configs():
-    for options in ({"height": 8}, {"num_objects": 0}, {"num_frames": 0}, {"min_area": 0.0}):
+    for options in ({"height": 8}, {"num_objects": 0}, {"num_frames": 0}, {"min_area": 0.0},
+                    {"min_objects": 0}, {"min_objects": 4}):
         with pytest.raises(InputError):
             SyntheticConfig(**options)
 

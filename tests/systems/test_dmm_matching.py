@@ -1,0 +1,153 @@
+"""The matching layer of DMM-Net: golden costs and plans, what each option does, and objects without a match."""
+
+import dataclasses
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvos.systems import MatchingConfig, cosine_similarity, mask_overlap, match_masks
+
+MATCHERS = ("pgd", "pgd_released", "qp", "sinkhorn", "softmax", "hungarian", "greedy")
+
+
+@pytest.mark.data
+def test_golden_costs_and_plans(golden_dir):
+    """Features and masks in, the released layer's plan out."""
+    golden = np.load(golden_dir / "matching" / "dmm.npz")
+    cases = json.loads((golden_dir / "matching" / "dmm.json").read_text())["cases"]
+    config = MatchingConfig(test_method="pgd_released", null_score=None, test_keep="all", normalize=False)
+    tested = 0
+    for case in cases:
+        i, n, m = case["i"], case["n"], case["m"]
+        similarity = cosine_similarity(jnp.asarray(golden[f"tfeat_{i}"]), jnp.asarray(golden[f"pfeat_{i}"]))
+        np.testing.assert_allclose(similarity, golden[f"cos_{i}"], atol=2e-6)
+        iou = jnp.asarray(golden[f"iou_{i}"])
+        if case["masks_stored"]:
+            (h, w), unpack = case["mask_hw"], np.unpackbits
+            t, p = (unpack(golden[f"{kind}_{i}"])[: k * h * w].reshape(k, h, w) for kind, k in (("tmask", n), ("pmask", m)))
+            overlap = mask_overlap(jnp.asarray(t, jnp.float32), jnp.asarray(p, jnp.float32))
+            np.testing.assert_allclose(overlap, golden[f"iou_{i}"], atol=1e-6)
+            tested += 1
+        if m <= n or tested > 3:
+            continue
+        found = match_masks(similarity, iou, jnp.zeros((m, 1, 1)), alive=jnp.ones(n, bool), valid=jnp.ones(m, bool),
+                            config=config, train=False)  # fmt: skip
+        np.testing.assert_allclose(found.weights, golden[f"X_mean64_{i}"], atol=2e-4)
+    assert tested >= 4
+
+
+def _problem(key, n=3, m=6):
+    one, two, three = jax.random.split(key, 3)
+    similarity, iou = jax.random.uniform(one, (n, m), minval=-1), jax.random.uniform(two, (n, m))
+    return similarity, iou, jax.random.uniform(three, (m, 4, 5))
+
+
+@partial(jax.jit, static_argnames=("config", "train"))
+def _match(similarity, iou, masks, alive, valid, config, train=False):
+    return match_masks(similarity, iou, masks, alive=alive, valid=valid, config=config, train=train)
+
+
+@pytest.mark.parametrize("method", MATCHERS)
+def test_padding_and_dead_templates_change_nothing(key, method):
+    similarity, iou, masks = _problem(key)
+    config = MatchingConfig(test_method=method)
+    plain = _match(similarity, iou, masks, jnp.ones(3, bool), jnp.ones(6, bool), config)
+    padded = _match(
+        jnp.pad(similarity, ((0, 1), (0, 2)), constant_values=9.0), jnp.pad(iou, ((0, 1), (0, 2)), constant_values=9.0),
+        jnp.pad(masks, ((0, 2), (0, 0), (0, 0)), constant_values=1.0),
+        jnp.arange(4) < 3, jnp.arange(8) < 6, config,
+    )  # fmt: skip
+    np.testing.assert_allclose(padded.masks[:3], plain.masks, atol=1e-5)
+    assert padded.assignment[:3].tolist() == plain.assignment.tolist()
+    assert padded.assignment[3] == -1 and not padded.masks[3].any()
+
+
+@pytest.mark.parametrize("method", MATCHERS)
+def test_batched_equals_one_by_one(method):
+    problems = [_problem(jax.random.key(seed)) for seed in range(3)]
+    alive, valid, config = jnp.ones(3, bool), jnp.ones(6, bool), MatchingConfig(test_method=method)
+    batched = jax.vmap(lambda *p: _match(*p, alive, valid, config))(*map(jnp.stack, zip(*problems, strict=True)))
+    for index, problem in enumerate(problems):
+        np.testing.assert_allclose(batched.masks[index], _match(*problem, alive, valid, config).masks, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", MATCHERS)
+def test_no_proposals_match_nothing(key, method):
+    similarity, iou, masks = _problem(key)
+    for null_score in (0.2, None):
+        config = MatchingConfig(test_method=method, null_score=null_score)
+        found = _match(similarity, iou, masks, jnp.ones(3, bool), jnp.zeros(6, bool), config)
+        assert found.assignment.tolist() == [-1, -1, -1] and not found.masks.any() and np.isfinite(found.masks).all()
+
+
+@pytest.mark.parametrize("method", MATCHERS)
+def test_an_object_that_looks_like_nothing_has_no_match(key, method):
+    similarity, iou, masks = _problem(key)
+    alive, valid = jnp.ones(3, bool), jnp.ones(6, bool)
+    gone = similarity.at[0].set(-0.5), iou.at[0].set(0.0)
+    sharp = {"test_method": method, "t": 20.0, "epsilon": 0.02, "num_iters": 200}
+    found = _match(*gone, masks, alive, valid, MatchingConfig(**sharp))
+    assert found.assignment[0] == -1 and not found.masks[0].any()
+    # as published, it takes what is left
+    assert _match(*gone, masks, alive, valid, MatchingConfig(**sharp, null_score=None)).assignment[0] >= 0
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_the_optimum_is_found_when_run_long_enough(key, train):
+    """The default layer, at its limit, is the Hungarian assignment that prediction uses."""
+    long = {"train_method": "pgd", "train_keep": "max", "num_grad": 400, "num_proj": 50}
+    for seed in range(3):
+        problem = _problem(jax.random.key(seed))
+        alive, valid = jnp.ones(3, bool), jnp.ones(6, bool)
+        soft = _match(*problem, alive, valid, MatchingConfig(**long), train=True)
+        whole = _match(*problem, alive, valid, MatchingConfig(), train=False)
+        assert soft.assignment.tolist() == whole.assignment.tolist()
+        np.testing.assert_allclose(soft.masks, whole.masks, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["pgd", "pgd_released", "qp", "sinkhorn", "softmax"])
+def test_matched_masks_teach_the_similarities(key, method):
+    similarity, iou, masks = _problem(key)
+    config, alive, valid = MatchingConfig(train_method=method), jnp.ones(3, bool), jnp.ones(6, bool)
+    loss = lambda s: (_match(s, iou, masks, alive, valid, config, train=True).masks ** 2).sum()  # noqa: E731
+    gradient = jax.grad(loss)(similarity)
+    assert np.isfinite(gradient).all() and jnp.abs(gradient).max() > 1e-4
+
+
+CHANGES = [
+    {"iou_weight": 0.9}, {"null_score": 0.9}, {"test_method": "qp"}, {"test_keep": "all"}, {"test_keep": "above"},
+    {"normalize": False}, {"alpha": 0.05}, {"num_grad": 10}, {"num_proj": 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_every_option_changes_the_matched_masks(key, change):
+    problem, alive, valid = _problem(key), jnp.ones(3, bool), jnp.ones(6, bool)
+    base = MatchingConfig(test_method="pgd", test_keep="max" if "test_keep" in change else "all",
+                          normalize="normalize" in change)  # fmt: skip
+    before, after = (_match(*problem, alive, valid, config) for config in (base, dataclasses.replace(base, **change)))
+    assert jnp.abs(before.masks - after.masks).max() > 1e-5
+
+
+@pytest.mark.parametrize(("method", "change"), [("qp", {"t": 1.0}), ("qp", {"num_iters": 1}), ("sinkhorn", {"epsilon": 0.5}),
+                                                ("softmax", {"epsilon": 0.5})])  # fmt: skip
+def test_options_of_one_method(key, method, change):
+    problem, alive, valid = _problem(key), jnp.ones(3, bool), jnp.ones(6, bool)
+    base = MatchingConfig(train_method=method, train_keep="all", normalize=False)
+    before, after = (_match(*problem, alive, valid, config, train=True)
+                     for config in (base, dataclasses.replace(base, **change)))  # fmt: skip
+    assert jnp.abs(before.masks - after.masks).max() > 1e-5
+
+
+def test_training_and_prediction_have_their_own_settings(key):
+    problem, alive, valid = _problem(key), jnp.ones(3, bool), jnp.ones(6, bool)
+    config = MatchingConfig()
+    soft, whole = (_match(*problem, alive, valid, config, train=train) for train in (True, False))
+    assert set(np.unique(whole.weights)) <= {0.0, 1.0} and ((soft.weights > 0) & (soft.weights < 1)).any()
+    kept = [_match(*problem, alive, valid, dataclasses.replace(config, train_keep=keep), train=True).weights
+            for keep in ("all", "above", "max")]  # fmt: skip
+    assert (kept[2] > 0).sum() == 3 and (kept[0] > 0).sum() >= (kept[1] > 0).sum() > 3
