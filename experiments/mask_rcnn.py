@@ -84,7 +84,7 @@ LITE = evolve(
         "post_nms": 64, "num_rois": 32, "box_head_width": 256, "mask_head_width": 64, "mask_head_layers": 2,
         "augmentation": DetectionAugmentation(rotation=10.0, scale=(0.8, 1.5)),
     },
-    data={"batch_size": 4, "size": (192, 320), "num_objects": 5, "min_area": 0.001, "synthetic_share": 0.25,
+    data={"batch_size": 4, "size": (192, 320), "num_objects": 8, "min_area": 0.001, "synthetic_share": 0.3,
           "held_out": ObjectDataConfig().held_out},
     weights={"backbone": "imagenet"},
     training={"num_steps": 3000, "checkpoint_every": 250, "optimizer": {

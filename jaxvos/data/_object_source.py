@@ -44,7 +44,7 @@ class ObjectDataConfig:
     split: str | None = None
     """Sequences listed in their ImageSets under this name; all of them if left out."""
     resolution: str | None = None
-    """Folder within their JPEGImages."""
+    """Folder within their JPEGImages; of folders after the first, their own where they lack it."""
     held_out: tuple[str, ...] = ("bus", "horsejump-low", "kite-walk", "rollerblade", "soccerball")
     """Sequences of the first folder that are kept for model selection; of no folder are they trained on."""
     max_skip: int = 3
@@ -87,7 +87,7 @@ def object_batches(config: ObjectDataConfig, *, seed: int) -> tuple[Batches, lis
     synthetic = threaded_batches(make_synthetic, batch_size=config.batch_size)
     if not config.davis:
         return synthetic, []
-    folders = [list_sequences(path, split=config.split, resolution=config.resolution) for path in config.davis]
+    folders = [list_sequences(path, split=config.split, resolution=_resolution(path, config)) for path in config.davis]
     unknown = sorted(set(config.held_out) - {sequence.name for sequence in folders[0]})
     if unknown:
         raise InputError(f"held-out sequences {', '.join(unknown)} are not in {config.davis[0]}; set --data.held-out")
@@ -99,6 +99,11 @@ def object_batches(config: ObjectDataConfig, *, seed: int) -> tuple[Batches, lis
     if config.synthetic_share > 0:
         batches = mixed_batches(synthetic, batches, share=config.synthetic_share, seed=seed)
     return batches, [sequence for sequence in folders[0] if sequence.name in config.held_out]
+
+
+def _resolution(path: Path, config: ObjectDataConfig) -> str | None:
+    own = path != config.davis[0] and not (path / "JPEGImages" / (config.resolution or "")).is_dir()
+    return None if own else config.resolution
 
 
 def _davis_maker(sequences: list[DavisSequence], config: ObjectDataConfig, seed: int) -> MakeClip:

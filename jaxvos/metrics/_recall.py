@@ -20,8 +20,8 @@ def proposal_recall(
 ) -> ProposalRecall:
     """Finds for each object the proposal that overlaps it most.
 
-    The mean of `recalled` over all frames is the recall at `threshold`; that of `best_iou` is what the best choice among
-    the proposals would score, a bound for whoever chooses by them.
+    The mean of `recalled` over all frames is the recall at `threshold`; that of `best_iou` is what the best choice of
+    proposals would score, a bound for whoever chooses from them.
 
     Args:
         proposals: masks, as many as may be judged.

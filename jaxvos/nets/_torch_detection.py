@@ -52,8 +52,8 @@ def mask_rcnn_from_torch(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
             node["kernel" if leaf == "weight" else "bias"] = np.ascontiguousarray(value, np.float32)
     missing = {"fpn", "rpn", "box_head", "mask_head"} - set(params)
     if missing:
-        raise InputError(f"the weights have no {', '.join(sorted(missing))}: give the state dict of a Mask R-CNN with a "
-                         "feature pyramid, from torchvision or maskrcnn-benchmark")  # fmt: skip
+        raise InputError(f"the weights have no {', '.join(sorted(missing))}: give the state dict of a Mask R-CNN with "
+                         "a feature pyramid, from torchvision or maskrcnn-benchmark")  # fmt: skip
     return {"params": params, "batch_stats": {"backbone": body["batch_stats"]}}
 
 

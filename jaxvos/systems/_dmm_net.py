@@ -226,8 +226,9 @@ def dmm_net(config: DMMNetConfig = DMMNetConfig()) -> System:
         """One frame: compare, match, refine. Returns memory, logits, what was matched, and the cosines."""
         looks = features(seen, candidates.boxes)
         similarity = cosine_similarity(memory.templates, looks)
-        found = match_masks(similarity, mask_overlap(memory.latest, candidates.masks), candidates.masks, alive=memory.alive,
-                            valid=candidates.valid, config=config.matching, train=train)  # fmt: skip
+        iou = mask_overlap(memory.latest, candidates.masks)
+        found = match_masks(similarity, iou, candidates.masks, alive=memory.alive, valid=candidates.valid,
+                            config=config.matching, train=train)  # fmt: skip
         logits, state = refine(variables, seen, memory, found.masks)
         latest = jax.nn.sigmoid(logits) if config.iou_source == "refined" else found.masks
         weight = config.template_update * found.weights
