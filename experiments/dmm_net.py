@@ -97,8 +97,9 @@ LITE = evolve(
     data={"batch_size": 4, "size": (144, 256), "num_objects": 4, "distractors": 2, "synthetic_share": 0.4,
           "jitter": {"num_proposals": 24}},
     weights="imagenet",
-    training={"num_steps": 2000, "checkpoint_every": 200, "optimizer": {
-        "lr": 1e-3, "groups": (("encoder", 1e-4),), "schedule": "cosine", "warmup_steps": 50, "clip_norm": 5.0}},
+    training={"num_steps": 1000, "checkpoint_every": 200, "optimizer": {
+        "lr": 1e-3, "groups": (("encoder", 1e-4),), "schedule": "cosine", "warmup_steps": 50, "clip_norm": 5.0,
+        "frozen": ("encoder/conv_stem", "encoder/bn0", "encoder/blocks_[0-4]")}},
 )  # fmt: skip
 TINY = evolve(
     LITE,
@@ -106,7 +107,7 @@ TINY = evolve(
             "skip_widths": (8, 8, 8, 8), "light_widths": (8, 8, 8, 8), "heavy_width": 8},
     data={"batch_size": 2, "size": (64, 96), "num_frames": 2, "jitter": {"num_proposals": 8}},
     weights=None,
-    training={"num_steps": 100},
+    training={"num_steps": 100, "optimizer": {"frozen": ()}},
 )  # fmt: skip
 STUDY = evolve(
     LITE,
@@ -153,7 +154,7 @@ PRESETS = {
     "tiny_study": ("the same with thin nets and two seeds, for tests", evolve(
         STUDY, system=evolve(TINY.system, refiner="none", augmentation=NONE), weights=None,
         data={"batch_size": 2, "size": (64, 96), "num_frames": 2},
-        training={"num_steps": 2}, study={"seeds": (0, 1), "num_clips": 2, "num_frames": 3,
+        training={"num_steps": 2, "optimizer": {"frozen": ()}}, study={"seeds": (0, 1), "num_clips": 2, "num_frames": 3,
                                           "train": ("qp", "similarity"), "test": ("greedy", "hungarian")})),
 }  # fmt: skip
 

@@ -104,9 +104,10 @@ class LightRefiner(nn.Module):
 
 def _pyramid(masks: Float[Array, "k h w"]) -> dict[int, Array]:
     """Maxima over windows of 4 to 32 pixels, by stage; the last window of a row may be cut off."""
-    levels, x = {}, masks[..., None]
+    levels, x = {}, masks
     for stage in range(1, 6):
-        h, w = x.shape[1:3]
-        x = nn.max_pool(x, (2, 2), (2, 2), padding=((0, h % 2), (0, w % 2)))  # pyright: ignore[reportArgumentType]
-        levels[stage] = x[..., 0]
+        k, h, w = x.shape
+        x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2)), constant_values=-jnp.inf)
+        x = jnp.max(x.reshape(k, x.shape[1] // 2, 2, x.shape[2] // 2, 2), axis=(2, 4))
+        levels[stage] = x
     return levels

@@ -294,7 +294,8 @@ def dmm_net(config: DMMNetConfig = DMMNetConfig()) -> System:
             return memory, _frame_losses(logits, found, similarity, truth, candidates, memory.alive)
 
         before = jnp.concatenate([truths[:1], truths[:-1]])
-        return jax.lax.scan(frame, memory, (seen, truths, before, candidates, own))[1]
+        frames = seen, truths, before, candidates, own
+        return jax.lax.scan(frame, memory, frames, unroll=len(truths))[1]  # XLA convolves slowly in loops on a CPU
 
     return System(init, loss, predict, start, needs=("masks", "proposals"))
 

@@ -184,7 +184,8 @@ def mask_rcnn(config: MaskRCNNConfig = MaskRCNNConfig()) -> System:
         )
         draw = functools.partial(sample_anchors, number=config.num_anchors_sampled)
         samples = jax.vmap(draw, in_axes=(0, None, 0))(anchor_keys, jnp.asarray(anchors), objects)
-        boxes, kept = jax.lax.stop_gradient(jax.vmap(functools.partial(_propose, anchors, config))(logits, deltas))
+        propose = functools.partial(_propose, jnp.asarray(anchors), config)
+        boxes, kept = jax.lax.stop_gradient(jax.vmap(propose)(logits, deltas))
         draw = functools.partial(sample_regions, number=config.num_rois, mask_size=2 * config.mask_roi_size)
         regions = jax.vmap(draw)(region_keys, boxes, kept, objects)
         samples, regions = (x._replace(sampled=x.sampled & valid[:, None]) for x in (samples, regions))
@@ -197,7 +198,7 @@ def mask_rcnn(config: MaskRCNNConfig = MaskRCNNConfig()) -> System:
     def predict(variables: Variables, memory, frame: Frame):
         h, w = frame.image.shape[:2]
         pyramid, logits, deltas = net.apply(variables, resize(frame.image, size)[None], train=False, method="regions")
-        boxes, kept = _propose(anchors, config, logits[0], deltas[0])
+        boxes, kept = _propose(jnp.asarray(anchors), config, logits[0], deltas[0])
         classes, moves = net.apply(variables, pyramid, boxes[None], method="boxes")
         boxes, scores, index, kept = _detect(boxes, kept, classes[0], moves[0], config)
         masks = net.apply(variables, pyramid, boxes[None], method="masks")[0]
@@ -247,11 +248,11 @@ def _augment(
 
 
 def _propose(
-    anchors: Array, config: MaskRCNNConfig, logits: Float[Array, "n"], deltas: Float[Array, "n 4"]
+    anchors: Float[Array, "n 4"], config: MaskRCNNConfig, logits: Float[Array, "n"], deltas: Float[Array, "n 4"]
 ) -> tuple[Float[Array, "m 4"], Bool[Array, "m"]]:
     """The regions of an image, best first, and which of them are any (Faster R-CNN, section 3.3)."""
     scores, index = jax.lax.top_k(logits, min(config.pre_nms, len(anchors)))
-    boxes = decode_boxes(deltas[index], jnp.asarray(anchors)[index], weights=ANCHOR_WEIGHTS)
+    boxes = decode_boxes(deltas[index], anchors[index], weights=ANCHOR_WEIGHTS)
     boxes = clip_boxes(boxes, config.input_size)
     index, kept = nms(boxes, scores, valid=_extended(boxes), iou_threshold=config.rpn_nms, num_outputs=config.post_nms)
     return boxes[index], kept

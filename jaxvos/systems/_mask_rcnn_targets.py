@@ -92,7 +92,7 @@ def sample_anchors(key: Key, anchors: Float[Array, "n 4"], objects: Objects, *, 
     positive = best | (most >= _POSITIVE_ANCHOR)
     negative = ~positive & (most < _NEGATIVE_ANCHOR)
     priority = jax.random.uniform(key, (len(anchors),))
-    indices, positive, sampled = _draw(priority, positive, negative, number=number, share=_ANCHOR_SHARE)
+    indices, positive, sampled = _draw(priority, positive, negative, number=number, most=_share(number, _ANCHOR_SHARE))
     targets = encode_boxes(_matched(objects, index[indices]), anchors[indices], weights=ANCHOR_WEIGHTS)
     return Samples(indices, targets, positive, sampled)
 
@@ -125,10 +125,10 @@ def sample_regions(
     overlap = jnp.where(objects.real, box_iou(boxes, objects.boxes), 0.0)
     most, index = jnp.max(overlap, axis=1), jnp.argmax(overlap, axis=1)
     positive, negative = valid & (most >= _POSITIVE_REGION), valid & (most < _POSITIVE_REGION)
-    indices, positive, sampled = _draw(priority, positive, negative, number=number, share=_REGION_SHARE)
+    top = min(_share(number, _REGION_SHARE), len(boxes))
+    indices, positive, sampled = _draw(priority, positive, negative, number=number, most=top)
     boxes, index = boxes[indices], index[indices]
     targets = encode_boxes(_matched(objects, index), boxes, weights=REGION_WEIGHTS)
-    top = _most_positives(len(indices), _REGION_SHARE)
     masks = roi_align(objects.masks, boxes[:top], output_size=(mask_size, mask_size))
     masks = jnp.take_along_axis(masks, index[:top, None, None, None], axis=-1)[..., 0]
     return Regions(boxes, targets, (masks >= 0.5).astype(jnp.float32), positive, sampled)
@@ -139,20 +139,20 @@ def _matched(objects: Objects, index: Int[Array, "s"]) -> Float[Array, "s 4"]:
     return jnp.where(objects.real[index, None], objects.boxes[index], jnp.array([0.0, 0.0, 1.0, 1.0]))
 
 
-def _most_positives(number: int, share: float) -> int:
+def _share(number: int, share: float) -> int:
     return max(int(share * number), 1)
 
 
 def _draw(
-    priority: Float[Array, "n"], positive: Bool[Array, "n"], negative: Bool[Array, "n"], *, number: int, share: float
+    priority: Float[Array, "n"], positive: Bool[Array, "n"], negative: Bool[Array, "n"], *, number: int, most: int
 ) -> tuple[Int[Array, "s"], Bool[Array, "s"], Bool[Array, "s"]]:
-    """Takes positives up to their share, then negatives, both by priority (of 0 to 1).
+    """Takes at most so many positives, then negatives, both by priority (of 0 to 1).
 
     Returns:
       Indices, positives first; which are positive; and which are drawn at all.
     """
-    number = min(number, len(priority))
-    value, index = jax.lax.top_k(jnp.where(positive, priority, -1.0), _most_positives(number, share))
+    number, most = min(number, len(priority)), min(most, len(priority))
+    value, index = jax.lax.top_k(jnp.where(positive, priority, -1.0), most)
     positive = jnp.zeros_like(positive).at[index].set(value >= 0)
     value, index = jax.lax.top_k(jnp.where(positive, 2 + priority, jnp.where(negative, priority, -1.0)), number)
     return index, positive[index], value >= 0

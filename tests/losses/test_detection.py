@@ -49,7 +49,7 @@ def test_all_classes_but_the_first_are_an_object(classes):
 
 def test_boxes_are_a_sum_over_positives_by_the_number_of_samples():
     deltas, targets = RNG.normal(0, 1, (2, 2, 6, 4))
-    errors = [np.asarray(smooth_l1(jnp.array(deltas[i] - targets[i]), beta=0.2)).sum() for i in _samples() if POSITIVE[i]]
+    errors = [smooth_l1(jnp.array(deltas[i] - targets[i]), beta=0.2).sum() for i in _samples() if POSITIVE[i]]
     targets[~POSITIVE] = 1e6
     args = [jnp.array(x) for x in (deltas, targets, POSITIVE, SAMPLED)]
     loss = box_regression_loss(*args, beta=0.2)

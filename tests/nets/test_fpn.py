@@ -18,7 +18,7 @@ def stages():
 
 
 def test_levels_are_sums_from_above(stages):
-    """Torch's nearest neighbour of a coarse map at any finer size, odd ones included; level 6 is level 5 thinned out."""
+    """Torch's nearest neighbour of a coarse map at any finer size, odd ones included; level 6 is a part of level 5."""
     fpn = FPN((2, 3, 4, 5, 6), 3)
     variables = fpn.init(jax.random.key(0), stages)
     params, pyramid = variables["params"], fpn.apply(variables, stages)
