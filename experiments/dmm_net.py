@@ -94,10 +94,10 @@ LITE = evolve(
         "skip_widths": (24, 32, 48, 64), "light_widths": (64, 48, 32, 16), "bn": "frozen", "entropy_weight": 1.0,
         "augmentation": {"rotation": 5.0, "shift": 0.05, "scale": (0.9, 1.2)},
     },
-    data={"batch_size": 4, "size": (144, 256), "num_objects": 4, "distractors": 2, "synthetic_share": 0.4,
+    data={"batch_size": 4, "size": (128, 224), "num_objects": 4, "distractors": 2, "synthetic_share": 0.4,
           "jitter": {"num_proposals": 24}},
     weights="imagenet",
-    training={"num_steps": 1000, "checkpoint_every": 200, "optimizer": {
+    training={"num_steps": 600, "checkpoint_every": 100, "optimizer": {
         "lr": 1e-3, "groups": (("encoder", 1e-4),), "schedule": "cosine", "warmup_steps": 50, "clip_norm": 5.0,
         "frozen": ("encoder/conv_stem", "encoder/bn0", "encoder/blocks_[0-4]")}},
 )  # fmt: skip

@@ -1,0 +1,125 @@
+"""J and F of models that are told what to follow, and of baselines, beside one another.
+
+    python experiments/first_mask.py DAVIS --resolution 256p --models dmm_net runs/dmm --proposals runs/proposals
+    python experiments/first_mask.py --video schoolgirls.mp4 --masks schoolgirls_masks --models dmm_net
+
+Sequences are those that training holds out, or one video with a folder of masks. The baselines are the first mask in
+every frame and, for each model, matched proposals without refinement, by greedy and by optimal matching. First and
+last frames do not count, as in DAVIS; objects of all sequences are averaged.
+"""
+
+import functools
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from jaxvos.data import DataConfig, Video, find_sequence, open_video, read_annotation, write_proposals
+from jaxvos.errors import InputError, exit_on_input_error
+from jaxvos.evaluation import score_sequence
+from jaxvos.inference import propose_video, stream
+from jaxvos.models import PROPOSALS, Model, load_model
+from jaxvos.systems import dmm_net
+from jaxvos.training import evolve
+
+
+class Sequence(NamedTuple):
+    """Frames, and the ids of every one."""
+
+    name: str
+    video: Video
+    masks: list[np.ndarray]
+
+
+def copy_first(sequence: Sequence) -> Iterable[np.ndarray]:
+    return (sequence.masks[0] for _ in sequence.masks)
+
+
+def segment(model: Model, proposals: Path, online_steps: int, sequence: Sequence) -> Iterable[np.ndarray]:
+    frames = stream(sequence.video, model=model, first_mask=sequence.masks[0], online_steps=online_steps,
+                    proposals=proposals / f"{sequence.name}.npz")  # fmt: skip
+    return (frame.mask for frame in frames)
+
+
+def variant(model: Model, method: str, *, refined: bool) -> Model:
+    """The same net with another matcher, or without its refiner."""
+    changes = {} if refined else {"refiner": "none", "iou_source": "matched"}
+    config = evolve(model.config, matching={"test_method": method}, **changes)
+    words = f"{method}{'' if refined else ', not refined'}"
+    return model._replace(name=f"{model.name}, {words}", system=dmm_net(config), config=config)
+
+
+def score(sequences: list[Sequence], segment: Callable[[Sequence], Iterable[np.ndarray]]) -> tuple[float, float]:
+    """Returns mean J and F over the objects of all sequences."""
+    objects = []
+    for sequence in tqdm(sequences, leave=False):
+        predicted = list(segment(sequence))
+        objects += score_sequence(sequence.masks, predicted, protocol="davis17", name=sequence.name).objects
+    return float(np.mean([each.j.mean for each in objects])), float(np.mean([each.f.mean for each in objects]))
+
+
+def main(
+    davis: tyro.conf.Positional[Path | None] = None,
+    *,
+    resolution: str | None = None,
+    held_out: tuple[str, ...] = DataConfig().held_out,
+    video: Path | None = None,
+    masks: Path | None = None,
+    models: tuple[str, ...] = ("dmm_net",),
+    proposals: str = PROPOSALS,
+    online_steps: int = 0,
+) -> None:
+    """Prints the table.
+
+    Args:
+      davis: DAVIS folder.
+      resolution: folder within its JPEGImages.
+      held_out: sequences to score.
+      video: a video to score instead.
+      masks: folder with a mask for each of its frames.
+      models: as `jaxvos segment --model` takes them.
+      proposals: the network that proposes, for all rows alike.
+      online_steps: also a row with so many steps of online learning.
+    """
+    sequences = _open(davis, resolution, held_out, video, masks)
+    rows: dict[str, Callable[[Sequence], Iterable[np.ndarray]]] = {"the first mask, copied": copy_first}
+    with tempfile.TemporaryDirectory() as folder:
+        proposer = load_model(proposals)
+        for sequence in sequences:
+            found = propose_video(proposer, sequence.video, num_proposals=50)
+            write_proposals(Path(folder) / f"{sequence.name}.npz", found)
+        for model in map(load_model, models):
+            each = [variant(model, method, refined=refined) for refined in (False, True)
+                    for method in ("greedy", "hungarian", "pgd")]  # fmt: skip
+            rows |= {changed.name: functools.partial(segment, changed, Path(folder), 0) for changed in each}
+            if online_steps:
+                rows[f"{model.name}, {online_steps} steps online"] = functools.partial(
+                    segment, model, Path(folder), online_steps
+                )
+        print(f"{'model':44}      J      F", flush=True)
+        for name, row in rows.items():
+            j, f = score(sequences, row)
+            print(f"{name:44}  {j:.3f}  {f:.3f}", flush=True)
+
+
+def _open(
+    davis: Path | None, resolution: str | None, held_out: tuple[str, ...], video: Path | None, masks: Path | None
+) -> list[Sequence]:
+    if (davis is None) == (video is None) or (video is None) != (masks is None):
+        raise InputError("name a DAVIS folder, or a video with --masks")
+    if video is not None and masks is not None:
+        opened = open_video(video)
+        paths = [masks / f"{opened.frame_name(index)}.png" for index, _ in enumerate(opened)]
+        return [Sequence(opened.name, opened, [read_annotation(path) for path in paths])]
+    assert davis is not None
+    found = [find_sequence(davis, name, resolution=resolution) for name in held_out]
+    return [Sequence(s.name, s.frames(), [s.mask(index) for index in range(len(s))]) for s in found]
+
+
+if __name__ == "__main__":
+    with exit_on_input_error():
+        tyro.cli(main, description=__doc__)
