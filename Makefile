@@ -18,6 +18,7 @@ bench: .venv/.test
 	$(BIN)/python experiments/benchmarks/factorized.py
 	$(BIN)/python experiments/benchmarks/solvers.py
 	$(BIN)/python experiments/benchmarks/evaluation.py
+	$(BIN)/python experiments/benchmarks/dmm_net.py
 
 lint: .venv/.dev
 	$(BIN)/ruff check . && $(BIN)/pyright

@@ -7,9 +7,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from jaxvos.data._augment import Augmentation, ClipSample, augment_clip, object_areas, static_clip
+from jaxvos.data._augment import AffineRange, Augmentation, ClipSample, augment_clip, object_areas, static_clip
+from jaxvos.data._sequences import AnnotatedSequence
 from jaxvos.errors import InputError
-from jaxvos.system import Clip
+from jaxvos.system import Clip, Proposals
 
 __all__ = ["ClipConfig", "ClipSource", "can_sample", "sample_clip"]
 
@@ -48,6 +49,8 @@ class ClipConfig:
     """Slots for objects, besides that of the background; of more objects in a clip some are drawn."""
     masks: bool = True
     """Draw annotated frames alone, and count strides in them; otherwise any frame, and leave the masks out."""
+    num_proposals: int | None = None
+    """Give so many proposals of each frame, from the files of the sequences; then frames are seen as a whole."""
     flow: bool = False
     """Give the flow from each frame to the next of the sequence; clips are then consecutive frames in their order."""
     static: bool = False
@@ -75,6 +78,8 @@ class ClipConfig:
             raise InputError(f"max_skip {self.max_skip}: want (step, stride) pairs from step 0 on, strides at least 1")
         if self.crop is not None and not 0 < self.crop[0] <= self.crop[1] <= 1:
             raise InputError(f"crop {self.crop}: want 0 < smallest <= largest <= 1")
+        if self.num_proposals is not None and (self.crop is not None or self.static or not _stays(self.augmentation)):
+            raise InputError("proposals are of whole frames as they are: set neither crop, static nor augmentation")
         if self.flow and not self.static and (max(skips) > 1 or self.reverse > 0):
             raise InputError("flow leads to the next frame of the sequence: set max_skip ((0, 1),) and reverse 0")
 
@@ -118,6 +123,7 @@ def sample_clip(seed: int | tuple[int, ...], source: ClipSource, config: ClipCon
         "images": sample.images[None] / np.float32(255),
         "valid": np.ones((1, config.num_frames), bool),
         "flow": sample.flow[None] if config.flow and sample.flow is not None else None,
+        "proposals": None if config.num_proposals is None else _proposals(source, window, config),
     }
     if sample.masks is not None:
         slots, count = _fill_slots(rng, sample.masks, config)
@@ -184,6 +190,23 @@ def _augmented(
         return static_clip(seed, images[0], mask, config.augmentation, num_frames=config.num_frames, **geometry)
     sample = ClipSample(np.stack(images), *(np.stack(arrays) if arrays else None for arrays in (masks, flow)))
     return augment_clip(seed, sample, config.augmentation, **geometry)
+
+
+def _stays(augmentation: Augmentation) -> bool:
+    """Tells whether every pixel stays where it is."""
+    moves = augmentation.flip, augmentation.vertical_flip, augmentation.clip, augmentation.frame
+    return moves == (0.0, 0.0, AffineRange(), AffineRange())
+
+
+def _proposals(source: ClipSource, window: list[int], config: ClipConfig) -> Proposals:
+    """Stacks the proposals of the frames of a clip, with boxes at the size of the clip."""
+    if config.num_proposals is None or not isinstance(source, AnnotatedSequence):
+        raise InputError(f"sequence {source.name} has no proposals: set num_proposals to None")
+    found = [source.proposals(index, num_proposals=config.num_proposals) for index in window]
+    height, width = source.size
+    scale = np.array([config.size[1] / width, config.size[0] / height] * 2, np.float32)
+    stacked = Proposals(*(np.stack(field)[None] for field in zip(*found, strict=True)))
+    return stacked._replace(boxes=stacked.boxes * scale)
 
 
 def _fill_slots(rng: np.random.Generator, masks: np.ndarray, config: ClipConfig) -> tuple[np.ndarray, int]:

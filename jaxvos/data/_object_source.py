@@ -1,6 +1,7 @@
 """Clips of several objects with their proposals, from DAVIS, synthetic or both: training for systems that match."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxvos.data._clips import ClipConfig
 from jaxvos.data._davis import DavisSequence, list_sequences
 from jaxvos.data._jitter import JitterConfig, jittered_proposals
 from jaxvos.data._loader import MakeClip, clip_maker, threaded_batches
+from jaxvos.data._sequences import AnnotatedSequence
 from jaxvos.data._synthetic_film import expose
 from jaxvos.data._synthetic_scenes import SyntheticConfig, draw_scene, render
 from jaxvos.errors import InputError
@@ -59,11 +61,16 @@ class ObjectDataConfig:
     """Most objects of a synthetic clip that have proposals but no slot; they come on top of `num_objects`."""
     jitter: JitterConfig | None = JitterConfig()
     """Proposals made from the masks; none if left out."""
+    proposals: Path | None = None
+    """Folder that holds NAME.npz or NAME.json for each sequence (`jaxvos proposals`), to take in place of those made
+    from the masks; as many of a frame as `jitter` has."""
 
     def __post_init__(self) -> None:
         if self.distractors < 0 or self.max_skip < 1 or not 0 <= self.synthetic_share <= 1:
             raise InputError(f"{self.distractors} distractors, max_skip {self.max_skip}, "
                              f"synthetic_share {self.synthetic_share}: want at least 0, at least 1, and 0..1")
+        if self.proposals is not None and (self.jitter is None or self.crop is not None):
+            raise InputError("proposal files are of whole frames, and jitter has their number: set jitter, no crop")
 
 
 def object_batches(config: ObjectDataConfig, *, seed: int) -> tuple[Batches, list[DavisSequence]]:
@@ -106,16 +113,19 @@ def _resolution(path: Path, config: ObjectDataConfig) -> str | None:
     return None if own else config.resolution
 
 
-def _davis_maker(sequences: list[DavisSequence], config: ObjectDataConfig, seed: int) -> MakeClip:
+def _davis_maker(sequences: Sequence[AnnotatedSequence], config: ObjectDataConfig, seed: int) -> MakeClip:
     """Makes clips of annotated frames, and proposals of what has a slot."""
+    from_files = config.jitter.num_proposals if config.jitter is not None and config.proposals is not None else None
     clip_config = ClipConfig(num_frames=config.num_frames, size=config.size, num_objects=config.num_objects,
-                             max_skip=((0, config.max_skip),), crop=config.crop,
-                             min_area=config.min_area)  # fmt: skip
+                             max_skip=((0, config.max_skip),), crop=config.crop, min_area=config.min_area,
+                             num_proposals=from_files)  # fmt: skip
+    if config.proposals is not None:
+        sequences = [sequence.with_proposal_folder(config.proposals) for sequence in sequences]
     make = clip_maker(sequences, clip_config, batch_size=config.batch_size, seed=seed)
 
     def make_with_proposals(step: int, index: int) -> Clip:
         clip = make(step, index)
-        if config.jitter is None:
+        if config.jitter is None or config.proposals is not None:
             return clip
         ids = (np.asarray(clip.masks)[0] @ np.arange(config.num_objects + 1, dtype=np.float32)).astype(np.uint8)
         return _with_proposals(clip, (_DAVIS, seed, step, index), ids, config.jitter)

@@ -15,8 +15,11 @@ from jaxvos.data._flow import FlowProvider, flow_from_folder
 from jaxvos.data._flow_files import read_flow
 from jaxvos.data._images import image_size, read_image
 from jaxvos.data._masks import check_mask_size, read_annotation
+from jaxvos.data._proposals import read_proposals
 from jaxvos.data._video import Video
+from jaxvos.data._video_proposals import VideoProposals
 from jaxvos.errors import InputError
+from jaxvos.system import Proposals
 
 __all__ = ["AnnotatedSequence"]
 
@@ -30,6 +33,7 @@ class AnnotatedSequence(abc.ABC):
 
     name: str
     flow_files: FlowProvider | None = field(default=None, kw_only=True, repr=False)  # instead of the sequence's own
+    proposal_file: Path | None = field(default=None, kw_only=True, repr=False)
 
     @abc.abstractmethod
     def __len__(self) -> int: ...
@@ -91,9 +95,34 @@ class AnnotatedSequence(abc.ABC):
         """
         return replace(self, flow_files=flow_from_folder(Path(folder) / self.name))
 
+    def proposals(self, index: int, *, num_proposals: int) -> Proposals:
+        """Returns so many of the best proposals of a frame, boxes in its pixels; `InputError` if the file lacks it."""
+        if self.proposal_file is None:
+            raise InputError(f"{self.name} has no proposals: give a folder of proposal files")
+        return _stored(self.proposal_file, self.size, num_proposals).find(self.frame_name(index))
+
+    def with_proposal_folder(self, folder: str | Path) -> "AnnotatedSequence":
+        """Returns the sequence with the proposals that `folder` holds for it: NAME.npz or NAME.json.
+
+        Raises:
+            InputError: there is neither.
+        """
+        files = [Path(folder) / f"{self.name}{suffix}" for suffix in (".npz", ".json")]
+        file = next((file for file in files if file.is_file()), None)
+        if file is None:
+            raise InputError(f"there is neither {files[0].name} nor {files[1].name} in {folder}: make proposals of "
+                             f"{self.name} (jaxvos proposals)")
+        return replace(self, proposal_file=file)
+
     def _existing(self, kind: Literal["images", "masks", "flows"], index: int) -> Path | io.BytesIO:
         file = self._file(kind, index)
         if file is None:
             remedy = "give a folder of flow files" if kind == "flows" else "complete the data or leave it out"
             raise InputError(f"frame {self.frame_name(index)} of {self.name} has no {kind.removesuffix('s')}: {remedy}")
         return file
+
+
+@functools.lru_cache(maxsize=64)
+def _stored(path: Path, size: tuple[int, int], num_proposals: int) -> VideoProposals:
+    """A file is read as a whole; those read last are kept, about 160 kB for each of their frames."""
+    return read_proposals(path, size=size, num_proposals=num_proposals)

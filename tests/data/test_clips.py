@@ -274,3 +274,14 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     for source in (sequence, _prepared(tmp_path)):
         with pytest.raises(InputError, match="film/00001.* cannot be read"):
             sample_clip(0, source, PLAIN)
+
+
+@pytest.mark.parametrize("wrong", [{"crop": (0.5, 1.0)}, {"static": True}, {"augmentation": Augmentation(flip=0.5)}])
+def test_proposals_are_of_frames_as_they_are(wrong):
+    with pytest.raises(InputError, match="proposals are of whole frames"):
+        ClipConfig(num_proposals=3, **wrong)
+
+
+def test_sources_without_proposals_say_so():
+    with pytest.raises(InputError, match="has no proposals"):
+        sample_clip(0, Film(), ClipConfig(size=(16, 24), num_proposals=3))

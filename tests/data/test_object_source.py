@@ -11,8 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvos.data import JitterConfig, ObjectDataConfig, SyntheticConfig, object_batches, write_mask
+from jaxvos.data import (
+    JitterConfig,
+    ObjectDataConfig,
+    SyntheticConfig,
+    VideoProposals,
+    object_batches,
+    write_mask,
+    write_proposals,
+)
 from jaxvos.errors import InputError
+from jaxvos.system import Proposals
 
 SIZE = (32, 48)
 EXACT = JitterConfig(num_proposals=9, mask_size=8, copies=1, shift=0.0, scale=0.0, morphology=0.0, miss=0.0, clutter=0,
@@ -153,8 +162,41 @@ def test_every_option_changes_clips_of_davis(davis, name):
     _assert_differ(_take(_real(davis), 3), _take(_real(davis, **{name: REAL[name]}), 3))
 
 
+def _write_proposals(folder, names, *, frames=5):
+    """One proposal in frame i, of the box (i, 2, 20, 12)."""
+    boxes = np.array([[[i, 2, 20, 12]] for i in range(frames)], np.float32)
+    ones = np.ones((frames, 1), np.float32)
+    found = Proposals(boxes, np.ones((frames, 1, 28, 28), np.float32), 0.5 * ones, ones > 0)
+    for name in names:
+        stored = VideoProposals(name, tuple(f"{i:05d}" for i in range(frames)), SIZE, found, "by hand")
+        write_proposals(folder / f"{name}.npz", stored)
+
+
+def test_proposals_come_from_files(davis, tmp_path):
+    """Those of the very frames that a clip shows, at the size of the clip, padded to the number of `jitter`."""
+    _write_proposals(tmp_path, ("bear", "cow"))
+    clip = _take(_real(davis, proposals=tmp_path, size=(64, 144)))[0]
+    assert clip.proposals.boxes.shape == (2, 2, 9, 4) and clip.proposals.masks.shape == (2, 2, 9, 28, 28)
+    frames = np.rint(clip.images[:, :, 0, 0, 1] * 25.5)  # the green of a frame is ten times its number
+    np.testing.assert_allclose(clip.proposals.boxes[:, :, 0, 0], 3 * frames)
+    np.testing.assert_allclose(clip.proposals.boxes[:, :, 0, 1:], np.broadcast_to([4, 60, 24], (2, 2, 3)))
+    assert clip.proposals.valid[..., 0].all() and not clip.proposals.valid[..., 1:].any()
+
+
+def test_proposal_files_that_do_not_serve(davis, tmp_path):
+    _write_proposals(tmp_path, ("bear",))
+    with pytest.raises(InputError, match="neither cow.npz nor cow.json"):
+        _take(_real(davis, proposals=tmp_path))
+    _write_proposals(tmp_path, ("cow",), frames=1)
+    with pytest.raises(InputError, match="no frame 0000"):
+        _take(_real(davis, proposals=tmp_path), 3)
+    for wrong in ({"jitter": None}, {"crop": (0.5, 1.0)}):
+        with pytest.raises(InputError, match="whole frames"):
+            _real(davis, proposals=tmp_path, **wrong)
+
+
 def test_no_option_is_forgotten():
-    tested = {*CHANGES, *REAL, "davis", "split", "resolution"}
+    tested = {*CHANGES, *REAL, "davis", "split", "resolution", "proposals"}
     assert tested == {field.name for field in dataclasses.fields(ObjectDataConfig)}
 
 
