@@ -31,14 +31,10 @@ def golden_dir() -> Path:
     return _SHARED / "golden"
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory) -> Path:
-    """A weights file of the smallest TransportNet, with random weights: made, not computed, so nothing is compiled."""
+def _save_tiny(folder: Path, name: str, system: str, config, build) -> Path:
+    """A weights file with random weights: made, not computed, so nothing is compiled."""
     from jaxvos.models import abstract_variables, save_model
-    from jaxvos.systems import TransportNetConfig, transportnet
 
-    config = TransportNetConfig(backbone_app="resnet18", backbone_mot="resnet18", backbone_width=8, decoder_width=16,
-                                input_size=(64, 64), stages=(4, 5))
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):
@@ -46,8 +42,39 @@ def tiny_model(tmp_path_factory) -> Path:
             return rng.normal(0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape).astype(np.float32)
         return np.full(leaf.shape, path[-1].key in ("scale", "var"), np.float32)
 
-    variables = jax.tree_util.tree_map_with_path(draw, abstract_variables(transportnet(config)))
-    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    story = {"licence": "CC0-1.0", "data": "none"}
-    save_model(path, variables, system="transportnet", config=config, metadata=story)
+    variables = jax.tree_util.tree_map_with_path(draw, abstract_variables(build(config)))
+    path = folder / f"{name}.safetensors"
+    save_model(path, variables, system=system, config=config, metadata={"licence": "CC0-1.0", "data": "none"})
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """The smallest TransportNet."""
+    from jaxvos.systems import TransportNetConfig, transportnet
+
+    config = TransportNetConfig(backbone_app="resnet18", backbone_mot="resnet18", backbone_width=8, decoder_width=16,
+                                input_size=(64, 64), stages=(4, 5))
+    return _save_tiny(tmp_path_factory.mktemp("models"), "tiny", "transportnet", config, transportnet)
+
+
+@pytest.fixture(scope="session")
+def tiny_dmm(tmp_path_factory) -> Path:
+    """The smallest DMM-Net."""
+    from jaxvos.systems import DMMNetConfig, dmm_net
+
+    config = DMMNetConfig(backbone="resnet18", backbone_width=8, input_size=(64, 64), match_width=8,
+                          skip_widths=(8, 8, 8, 8), light_widths=(8, 8, 8, 8))
+    return _save_tiny(tmp_path_factory.mktemp("models"), "tiny-dmm", "dmm_net", config, dmm_net)
+
+
+@pytest.fixture(scope="session")
+def tiny_proposer(tmp_path_factory) -> Path:
+    """The smallest Mask R-CNN."""
+    from jaxvos.systems import MaskRCNNConfig, mask_rcnn
+
+    config = MaskRCNNConfig(backbone="resnet18", backbone_width=8, input_size=(64, 64), fpn_width=8, levels=(4, 5),
+                            roi_levels=(4, 5), canonical_size=32.0, anchor_sizes=(16.0, 32.0), pre_nms=32, post_nms=16,
+                            roi_size=3, mask_roi_size=7, box_head_width=16, mask_head_width=8, mask_head_layers=1,
+                            num_proposals=6)
+    return _save_tiny(tmp_path_factory.mktemp("models"), "tiny-proposer", "mask_rcnn", config, mask_rcnn)

@@ -27,8 +27,9 @@ def test_golden_costs_and_plans(golden_dir):
         np.testing.assert_allclose(similarity, golden[f"cos_{i}"], atol=2e-6)
         iou = jnp.asarray(golden[f"iou_{i}"])
         if case["masks_stored"]:
-            (h, w), unpack = case["mask_hw"], np.unpackbits
-            t, p = (unpack(golden[f"{kind}_{i}"])[: k * h * w].reshape(k, h, w) for kind, k in (("tmask", n), ("pmask", m)))
+            h, w = case["mask_hw"]
+            t, p = (np.unpackbits(golden[f"{kind}_{i}"])[: k * h * w].reshape(k, h, w)
+                    for kind, k in (("tmask", n), ("pmask", m)))  # fmt: skip
             overlap = mask_overlap(jnp.asarray(t, jnp.float32), jnp.asarray(p, jnp.float32))
             np.testing.assert_allclose(overlap, golden[f"iou_{i}"], atol=1e-6)
             tested += 1
@@ -133,8 +134,10 @@ def test_every_option_changes_the_matched_masks(key, change):
     assert jnp.abs(before.masks - after.masks).max() > 1e-5
 
 
-@pytest.mark.parametrize(("method", "change"), [("qp", {"t": 1.0}), ("qp", {"num_iters": 1}), ("sinkhorn", {"epsilon": 0.5}),
-                                                ("softmax", {"epsilon": 0.5})])  # fmt: skip
+OWN = [("qp", {"t": 1.0}), ("qp", {"num_iters": 1}), ("sinkhorn", {"epsilon": 0.5}), ("softmax", {"epsilon": 0.5})]
+
+
+@pytest.mark.parametrize(("method", "change"), OWN)
 def test_options_of_one_method(key, method, change):
     problem, alive, valid = _problem(key), jnp.ones(3, bool), jnp.ones(6, bool)
     base = MatchingConfig(train_method=method, train_keep="all", normalize=False)

@@ -245,7 +245,8 @@ def _answer(config, where):
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in OPTIONS.items() for value in values])
 def test_every_option_changes_something(name, value):
     where = "prediction" if name in PREDICTION else "loss"
-    before, after = _answer(TINY, where), _answer(evolve(TINY, **{name: value}), where)
+    base = evolve(TINY, rpn_nms=0.3) if name == "pre_nms" else TINY  # with 0.7 there is nothing to suppress
+    before, after = _answer(base, where), _answer(evolve(base, **{name: value}), where)
     assert np.isfinite(after).all() and jnp.abs(after - before).max() > 1e-6
 
 
