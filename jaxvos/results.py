@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
@@ -185,9 +186,7 @@ def write_results(
     return report
 
 
-def proposal_sheet(
-    video: Video, proposals: VideoProposals, *, best: int = 10
-) -> UInt8[np.ndarray, "h w 3"]:
+def proposal_sheet(video: Video, proposals: VideoProposals, *, best: int = 10) -> UInt8[np.ndarray, "h w 3"]:
     """Draws the best proposals of some frames, the better over the worse, each in a colour of its own.
 
     Args:
@@ -198,10 +197,11 @@ def proposal_sheet(
     sheet = _Sheet()
     for index, (name, image) in enumerate(video.items()):
         found = proposals.frame(index)
-        masks = np.asarray(paste_masks(found.masks[:best], found.boxes[:best], proposals.size)) > 0.5
+        masks, boxes = (jnp.asarray(field[:best]) for field in (found.masks, found.boxes))
+        drawn = np.asarray(paste_masks(masks, boxes, proposals.size)) > 0.5
         labels = np.zeros(proposals.size, np.uint8)
         for place in reversed(np.flatnonzero(found.valid[:best])):
-            labels[masks[place]] = place + 1
+            labels[drawn[place]] = place + 1
         sheet.add(name, overlay(image, labels))
     return sheet.draw()
 

@@ -37,7 +37,7 @@ class Segment:
     """Masks that might be objects, for models that choose among such: a file of `jaxvos proposals`, a COCO json, or a
     network; for several sequences a network or a folder with SEQUENCE.npz or SEQUENCE.json. Left out: the embedded
     network."""
-    online: bool = False
+    online: Switch = False
     """Train on the first frame, whose masks are given, before the rest is segmented."""
     online_steps: int = 100
     """Steps of that."""

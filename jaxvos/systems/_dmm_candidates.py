@@ -65,7 +65,7 @@ def augment_clip(
     config: FrameAugmentationConfig,
 ) -> tuple[Float[Array, "t h w 3"], Float[Array, "t n h w"], Candidates]:
     """Mirrors a clip, and maps each of its frames anew; proposals that leave the frame are no longer valid."""
-    if config == FrameAugmentationConfig(flip=0, rotation=0, shift=0, shear=0, scale=(1.0, 1.0)):
+    if config == FrameAugmentationConfig(flip=0.0, rotation=0.0, shift=0.0, shear=0.0, scale=(1.0, 1.0)):
         return images, truths, candidates
     flip_key, key = jax.random.split(key)
     flipped = jax.random.bernoulli(flip_key, config.flip)

@@ -12,7 +12,8 @@ PROGRAM = [sys.executable, "-c", "from jaxvos.cli import main; main()"]
 def test_usage_names_every_command(run, args):
     code, out, err = run(*args)
     assert code == 0 and err == "" and out.startswith("usage: jaxvos COMMAND")
-    assert all(f"\n  {command} " in out for command in ("segment", "evaluate", "submit", "datasets", "demo"))
+    commands = ("segment", "proposals", "evaluate", "submit", "datasets", "demo")
+    assert all(f"\n  {command} " in out for command in commands)
 
 
 def test_version(run):
@@ -21,7 +22,9 @@ def test_version(run):
 
 @pytest.mark.parametrize(
     ("command", "names"),
-    [("segment", ["INPUT", "-o FOLDER, --output FOLDER", "--model", "--flow", "--threshold", "--last-frame"]),
+    [("proposals", ["INPUT", "-o FILE.npz|FILE.json, --output FILE.npz|FILE.json", "--model", "--detections"]),
+     ("segment", ["INPUT", "-o FOLDER, --output FOLDER", "--model", "--first-mask", "--online", "--flow", "--threshold",
+                  "--last-frame"]),
      ("evaluate", ["PREDICTIONS GROUND-TRUTH", "--protocol", "--all-frames", "-o FILE.json", "--report FOLDER",
                    "\n  youtube-vos\n", "mIoU-dagger"]),
      ("submit", ["RESULTS", "--to davis17|youtube-vos", "-o FILE.zip", "--against", "--check-only"]),
@@ -35,7 +38,7 @@ def test_help_of_a_command(run, command, names):
 
 @pytest.mark.parametrize(
     ("args", "message"),
-    [(["segmnt"], "there is no command 'segmnt'; did you mean 'segment'? the commands are: segment, evaluate, submit"),
+    [(["segmnt"], "there is no command 'segmnt'; did you mean 'segment'? the commands are: segment, proposals"),
      (["xyz"], "there is no command 'xyz'; the commands are"),
      (["--nonsense"], "there is no command '--nonsense'"),
      (["segment"], "missing from jaxvos segment: INPUT -o FOLDER"),
