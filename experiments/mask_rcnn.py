@@ -81,7 +81,7 @@ LITE = evolve(
     system={
         "backbone": "efficientnet_lite0", "input_size": (192, 320), "fpn_width": 64, "levels": (3, 4, 5, 6),
         "canonical_size": 112.0, "anchor_sizes": (24.0, 48.0, 96.0, 192.0), "num_anchors_sampled": 128, "pre_nms": 200,
-        "post_nms": 64, "num_rois": 32, "box_head_width": 256, "mask_head_width": 64, "mask_head_layers": 2,
+        "post_nms": 64, "nms": 0.7, "num_rois": 32, "box_head_width": 256, "mask_head_width": 64, "mask_head_layers": 2,
         "augmentation": DetectionAugmentation(rotation=10.0, scale=(0.8, 1.5)),
     },
     data={"batch_size": 4, "size": (192, 320), "num_objects": 8, "min_area": 0.001, "synthetic_share": 0.3,
