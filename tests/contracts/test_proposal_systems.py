@@ -81,8 +81,7 @@ def test_presets_build_at_full_size(script, build):
 
 
 VARIANTS = {
-    "light": {}, "stacked": {"mask_fusion": "stack"}, "rvos": {"recurrence": "rvos", "bn": "train"},
-    "none": {"refiner": "none"}, "heavy": {"refiner": "heavy"},
+    "light": {"bn": "train"}, "rvos": {"recurrence": "rvos", "mask_fusion": "stack"}, "heavy": {"refiner": "heavy"},
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ def _run(*args):
     return subprocess.run([sys.executable, str(SCRIPT), *args], capture_output=True, text=True, env=dict(os.environ))
 
 
+@pytest.mark.slow
 def test_a_run_is_a_model(tmp_path):
     workdir = tmp_path / "run"
     out = _run("tiny", "--workdir", str(workdir), "--training.num-steps", "2", "--training.log-every", "1")
@@ -39,10 +40,7 @@ def test_the_study_trains_and_tests_each_condition_on_the_same_clips(tmp_path):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("matching_studies",), "did you mean 'matching_study'"),
-        (("tiny", "--system.refiner", "medium"), "medium"),
         (("tiny", "--system.refiner", "heavy", "--system.backbone", "efficientnet_lite0"), "needs a ResNet"),
-        (("tiny", "--data.davis", "/nowhere"), "/nowhere"),
         (("tiny", "--weights", "none.pth"), "none.pth"),
     ],
 )
