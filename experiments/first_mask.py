@@ -70,6 +70,7 @@ def main(
     video: Path | None = None,
     masks: Path | None = None,
     models: tuple[str, ...] = ("dmm_net",),
+    methods: tuple[str, ...] = ("greedy", "hungarian"),
     proposals: str = PROPOSALS,
     online_steps: int = 0,
 ) -> None:
@@ -82,6 +83,7 @@ def main(
       video: a video to score instead.
       masks: folder with a mask for each of its frames.
       models: as `jaxvos segment --model` takes them.
+      methods: matchers in prediction, a row for each without refinement and one with it.
       proposals: the network that proposes, for all rows alike.
       online_steps: also a row with so many steps of online learning.
     """
@@ -94,7 +96,7 @@ def main(
             write_proposals(Path(folder) / f"{sequence.name}.npz", found)
         for model in map(load_model, models):
             each = [variant(model, method, refined=refined) for refined in (False, True)
-                    for method in ("greedy", "hungarian", "pgd")]  # fmt: skip
+                    for method in methods]  # fmt: skip
             rows |= {changed.name: functools.partial(segment, changed, Path(folder), 0) for changed in each}
             if online_steps:
                 rows[f"{model.name}, {online_steps} steps online"] = functools.partial(
