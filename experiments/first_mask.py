@@ -6,6 +6,21 @@
 Sequences are those that training holds out, or one video with a folder of masks. The baselines are the first mask in
 every frame and, for each model, matched proposals without refinement, by greedy and by optimal matching. First and
 last frames do not count, as in DAVIS; objects of all sequences are averaged.
+
+Measured 2026-11-26 on 2 busy vCPU, commit 14d928d, proposals of mask-rcnn-lite, one seed:
+
+    schoolgirls.mp4, 7 objects                J      F
+    the first mask, copied                0.263  0.513
+    greedy, not refined                   0.149  0.370
+    hungarian, not refined                0.154  0.372
+    pgd, not refined                      0.145  0.352
+    greedy                                0.268  0.414
+    hungarian                             0.269  0.420
+    pgd                                   0.265  0.423
+
+HELDOUT
+The girls look alike and stand close to one another, their best proposals overlap them by 0.40 on average, and copying
+is hard to beat where most of them hardly move.
 """
 
 import functools

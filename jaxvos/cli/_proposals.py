@@ -40,16 +40,22 @@ class Propose:
         from jaxvos.drawing import write_image
         from jaxvos.inference import propose_video
         from jaxvos.models import PROPOSALS, load_model
-        from jaxvos.results import proposal_sheet
+        from jaxvos.results import check_apart, proposal_sheet
 
         if self.output.suffix.lower() not in (".npz", ".json"):
             raise InputError(f"{self.output}: name a file that ends in .npz or .json")
         if self.output.is_dir() or (self.sheet is not None and self.sheet.is_dir()):
             raise InputError(f"{self.output if self.output.is_dir() else self.sheet} is a folder: name a file")
+        if self.sheet is not None:  # found out before anything is computed
+            if self.sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+                raise InputError(f"{self.sheet}: name a picture that ends in .png or .jpg")
+            check_apart(self.sheet, self.input)
         if self.num_proposals < 1:
             raise InputError(f"{self.num_proposals} proposals of a frame: give a number from 1 on")
         if self.detections is not None and self.model is not None:
             raise InputError("--model and --detections are two sources of proposals: name one")
+        if self.detections is not None and self.detections.resolve() == self.output.resolve():
+            raise InputError(f"{self.output} would replace the detections it is made from: name another file")
         video = open_video(self.input)
         if self.detections is None:
             model = load_model(PROPOSALS if self.model is None else self.model)

@@ -39,8 +39,9 @@ def test_from_pixels_to_masks_by_way_of_a_file(run, video, mask, tmp_path, tiny_
     assert report["proposals"] == str(file) and report["first_mask"] == str(mask) and report["flow"] is None
     assert report["online_seconds"] == 0
 
-    run("segment", source, "-o", tmp_path / "online", "--model", tiny_dmm, "--first-mask", mask, "--proposals", file,
-        "--online", "--online-steps", "2")  # fmt: skip
+    code, out, _ = run("segment", source, "-o", tmp_path / "online", "--model", tiny_dmm, "--first-mask", mask,
+                       "--proposals", file, "--online", "--online-steps", "2")  # fmt: skip
+    assert code == 0 and " s of online learning included" in out
     report = json.loads((tmp_path / "online" / "results.json").read_text())
     assert report["online_seconds"] > 0 and report["online_steps"] == 2
 
@@ -66,27 +67,38 @@ def test_sequences_with_masks_and_proposals(run, folder, tmp_path, tiny_dmm, tin
         folder(f"many/{name}", count=2)
         place = f"masks/{name}.png" if layout == "flat" else f"masks/{name}/00000.png"
         write_mask(tmp_path / place, _bars() if name == "bear" else np.minimum(_bars(), 1))
-        run("proposals", tmp_path / "many" / name, "-o", tmp_path / "found" / f"{name}.npz", "--model", tiny_proposer)
+        file = tmp_path / "found" / (f"{name}.npz" if name == "bear" else f"{name}.json")
+        run("proposals", tmp_path / "many" / name, "-o", file, "--model", tiny_proposer)
     code, out, err = run("segment", tmp_path / "many", "-o", tmp_path / "out", "--model", tiny_dmm, "--first-mask",
                          tmp_path / "masks", "--proposals", tmp_path / "found")  # fmt: skip
     assert code == 0 and err == "", err
     for name, ids in (("bear", {0, 4, 9}), ("cow", {0, 1})):
         assert set(np.unique(read_mask(tmp_path / "out" / name / "masks" / "00000.png"))) == ids
+    (tmp_path / place).unlink()
+    code, _, err = run("segment", tmp_path / "many", "-o", tmp_path / "again", "--model", tiny_dmm, "--first-mask",
+                       tmp_path / "masks", "--proposals", tmp_path / "found")  # fmt: skip
+    assert code == 2 and err.startswith("error: cow: mask ") and not (tmp_path / "again").exists()
 
 
-def test_what_is_refused(run, video, mask, snapshot, tmp_path, tiny_model, tiny_dmm, tiny_proposer):
+def test_what_is_refused(run, video, folder, mask, snapshot, tmp_path, tiny_model, tiny_dmm, tiny_proposer):
     source = video(count=3)
     (tmp_path / "folder.npz").mkdir()
     run("proposals", video("short.mp4", count=2), "-o", tmp_path / "short.npz", "--model", tiny_proposer)
     run("proposals", video("large.mp4", count=3, height=64, width=96), "-o", tmp_path / "large.npz", "--model",
         tiny_proposer)  # fmt: skip
     write_mask(tmp_path / "empty.png", np.zeros((48, 64), np.uint8))
+    (tmp_path / "found.json").write_text("[]")
+    frames = folder(count=2)
     before = snapshot()
     new, segment = tmp_path / "new.npz", ("segment", source, "-o", tmp_path / "out", "--model", tiny_dmm)
     for words, *command in (
         ("ends in .npz or .json", "proposals", source, "-o", tmp_path / "p.txt"),
         ("is a folder: name a file", "proposals", source, "-o", tmp_path / "folder.npz"),
         ("two sources of proposals", "proposals", source, "-o", new, "--model", "x", "--detections", "y.json"),
+        ("ends in .png or .jpg", "proposals", source, "-o", new, "--model", tiny_proposer, "--sheet", tmp_path / "s.x"),
+        ("mix with frames", "proposals", frames, "-o", new, "--model", tiny_proposer, "--sheet", frames / "00000.jpg"),
+        ("would replace the detections", "proposals", source, "-o", tmp_path / "found.json", "--detections",
+         tmp_path / "found.json"),
         ("makes no proposals", "proposals", source, "-o", new, "--model", tiny_model),
         ("0 proposals of a frame", "proposals", source, "-o", new, "--num-proposals", "0"),
         ("there is no proposal file", "proposals", source, "-o", new, "--detections", tmp_path / "none.json"),
@@ -95,6 +107,8 @@ def test_what_is_refused(run, video, mask, snapshot, tmp_path, tiny_model, tiny_
         ("00002", *segment, "--first-mask", mask, "--proposals", tmp_path / "short.npz"),
         ("96x64", *segment, "--first-mask", mask, "--proposals", tmp_path / "large.npz"),
         ("0 steps of online", *segment, "--first-mask", mask, "--online", "--online-steps", "0"),
+        ("-3 steps of online", *segment, "--first-mask", mask, "--online", "--online-steps=-3"),
+        ("makes no proposals", *segment, "--first-mask", mask, "--proposals", tiny_model),
         ("takes no first mask", *segment[:-1], tiny_model, "--first-mask", mask),
     ):
         code, _, err = run(*command)
