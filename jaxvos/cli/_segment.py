@@ -40,7 +40,7 @@ class Segment:
     online: Switch = False
     """Train on the first frame, whose masks are given, before the rest is segmented."""
     online_steps: int = 100
-    """Steps of that."""
+    """Steps of that; each takes seconds on a CPU."""
     flow: Annotated[str | None, tyro.conf.arg(metavar="dis|FOLDER")] = None
     """Where motion comes from, for models that want it: dis computes it here (OpenCV) and is the default; a folder
     holds NAME.flo, .pfm or KITTI's .png for each frame, or, for several sequences, a folder of those for each."""
