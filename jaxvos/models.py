@@ -13,11 +13,20 @@ import jax.numpy as jnp
 
 from jaxvos.errors import InputError
 from jaxvos.system import Clip, System
-from jaxvos.systems import DMMNetConfig, MaskRCNNConfig, TransportNetConfig, dmm_net, mask_rcnn, transportnet
+from jaxvos.systems import (
+    DMMNetConfig,
+    MaskRCNNConfig,
+    PWCNetConfig,
+    TransportNetConfig,
+    dmm_net,
+    mask_rcnn,
+    pwc_net,
+    transportnet,
+)
 from jaxvos.training import load_variables, match_variables, save_variables
 from jaxvos.typing import Variables
 
-__all__ = ["DEFAULT", "FIRST_MASK", "PROPOSALS", "Model", "abstract_variables", "load_model", "save_model"]
+__all__ = ["DEFAULT", "FIRST_MASK", "FLOW", "PROPOSALS", "Model", "abstract_variables", "load_model", "save_model"]
 
 DEFAULT = "transportnet-lite-synthetic"
 """Finds what moves."""
@@ -25,6 +34,8 @@ FIRST_MASK = "dmm-net-lite"
 """Follows objects that are marked on the first frame."""
 PROPOSALS = "mask-rcnn-lite"
 """Proposes masks of objects."""
+FLOW = "pwc-net-lite"
+"""Estimates the motion from a frame to the next."""
 
 _FOLDER = Path(__file__).parent / "weights"
 # built once for each configuration, so that loading a model again compiles nothing again
@@ -32,8 +43,9 @@ _SYSTEMS = {
     "transportnet": (TransportNetConfig, functools.lru_cache(maxsize=8)(transportnet)),
     "dmm_net": (DMMNetConfig, functools.lru_cache(maxsize=8)(dmm_net)),
     "mask_rcnn": (MaskRCNNConfig, functools.lru_cache(maxsize=8)(mask_rcnn)),
+    "pwc_net": (PWCNetConfig, functools.lru_cache(maxsize=8)(pwc_net)),
 }
-_EMBEDDED = {"transportnet": DEFAULT, "dmm_net": FIRST_MASK, "mask_rcnn": PROPOSALS}
+_EMBEDDED = {"transportnet": DEFAULT, "dmm_net": FIRST_MASK, "mask_rcnn": PROPOSALS, "pwc_net": FLOW}
 
 
 class Model(NamedTuple):

@@ -4,17 +4,18 @@ A system is added by writing one function that returns a `System`; nothing is re
 `System` (the training loop, `segment`, the evaluation) knows nothing else about it.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol
 
 from jaxtyping import Array, Bool, Float
 
 from jaxvos.typing import Edges, Flow, Image, Key, Masks, Variables
 
-__all__ = ["Clip", "Frame", "Init", "Loss", "LossOutput", "Memory", "Need", "Predict", "Prediction", "Proposals",
+__all__ = ["Adaptation", "Clip", "Frame", "Init", "Loss", "LossOutput", "Memory", "Need", "Predict", "Prediction", "Proposals",
            "Start", "System", "no_memory"]
 
 Memory = Any  # a pytree whose shapes never change from frame to frame
-Need = Literal["flow", "masks", "proposals"]
+Need = Literal["flow", "masks", "next_image", "proposals"]
 
 
 class Proposals(NamedTuple):
@@ -97,6 +98,16 @@ class Start(Protocol):
     def __call__(self, variables: Variables, frame: Frame, masks: Masks | None = None) -> Memory: ...
 
 
+class Adaptation(NamedTuple):
+    """How a system learns online, from the first frame of a video and its masks (`jaxvos.inference.adapt`)."""
+
+    lr: float
+    frozen: tuple[str, ...] = ()  # regexes of parameters that stay as they are,
+    heads: tuple[str, ...] = ()  # and of those that stay where the last layers alone are to learn
+    num_frames: int = 1  # copies of the frame in a clip
+    prepare: Callable[[Variables, int], tuple[Any, Variables]] | None = None  # a `System` of so many slots
+
+
 def no_memory(variables: Variables, frame: Frame, masks: Masks | None = None) -> Memory:
     """Returns the empty memory: each frame stands alone."""
     del variables, frame, masks
@@ -111,3 +122,4 @@ class System(NamedTuple):
     predict: Predict
     start: Start = no_memory
     needs: tuple[Need, ...] = ()  # what frames must have; `masks` are those of the first frame, given to `start`
+    adaptation: Adaptation | None = None  # without one, it does not learn online

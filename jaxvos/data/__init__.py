@@ -15,6 +15,7 @@ from jaxvos.data._flow import (
     with_flow,
 )
 from jaxvos.data._flow_files import read_flow, read_pfm, write_flow
+from jaxvos.data._flow_source import FlowDataConfig, flow_batches
 from jaxvos.data._images import read_image
 from jaxvos.data._jitter import JitterConfig, jittered_proposals
 from jaxvos.data._layouts import LAYOUTS, Layout, find_layout
@@ -50,6 +51,7 @@ __all__ = [
     "ColourRange",
     "DataConfig",
     "DavisSequence",
+    "FlowDataConfig",
     "FlowFrame",
     "FlowProvider",
     "FrameStore",
@@ -77,6 +79,7 @@ __all__ = [
     "find_layout",
     "find_sequence",
     "find_sequences",
+    "flow_batches",
     "flow_from_folder",
     "flow_provider",
     "jittered_proposals",

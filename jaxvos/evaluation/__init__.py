@@ -4,7 +4,7 @@
 `describe_protocols()` is that as text.
 """
 
-from jaxvos.evaluation._memory import FrameScores, held_out_scores, score_masks, score_sequence
+from jaxvos.evaluation._memory import FrameScores, flow_error, held_out_scores, score_masks, score_sequence
 from jaxvos.evaluation._protocols import PROTOCOLS, Protocol, Rule, describe_protocols
 from jaxvos.evaluation._score import score_folders
 from jaxvos.evaluation._submission import Submission, check_submission, write_submission
@@ -21,6 +21,7 @@ __all__ = [
     "Submission",
     "check_submission",
     "describe_protocols",
+    "flow_error",
     "format_table",
     "held_out_scores",
     "score_folders",

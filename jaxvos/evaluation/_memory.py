@@ -12,11 +12,11 @@ from jaxvos.errors import InputError
 from jaxvos.evaluation._objects import collect_objects, find_objects, score_frame
 from jaxvos.evaluation._pairing import scored_frames
 from jaxvos.inference import jitted_predict
-from jaxvos.metrics import SequenceScores, boundary_measure, region_similarity
-from jaxvos.system import Frame, System
+from jaxvos.metrics import SequenceScores, boundary_measure, flow_metric, region_similarity
+from jaxvos.system import Clip, Frame, System
 from jaxvos.typing import Variables
 
-__all__ = ["FrameScores", "held_out_scores", "score_masks", "score_sequence"]
+__all__ = ["FrameScores", "flow_error", "held_out_scores", "score_masks", "score_sequence"]
 
 _Labels = UInt8[np.ndarray, "_ _"]
 
@@ -44,6 +44,19 @@ def held_out_scores(system: System, variables: Variables, store: FrameStore, *, 
         scores.setdefault(store.sequences[index], []).append(region_similarity(store.masks[index] > 0, found))
     means = {f"J_{name}": float(np.mean(values)) for name, values in scores.items()}
     return {"J": float(np.mean(list(means.values()))), **means}
+
+
+def flow_error(system: System, variables: Variables, clip: Clip) -> float:
+    """Returns the mean end-point error over a batch of clips whose flow is known, in pixels; all frames but the last."""
+    predict, metric = jitted_predict(system), flow_metric()
+    state = metric.zero()
+    for images, truth in zip(clip.images, clip.flow, strict=True):
+        for index in range(len(images) - 1):
+            frame = Frame(jnp.asarray(images[index]), next_image=jnp.asarray(images[index + 1]))
+            memory = system.start(variables, frame, None)
+            found = predict(variables, memory, frame)[1].flow
+            state = metric.update(state, np.asarray(found), np.asarray(truth[index]))
+    return metric.compute(state).epe
 
 
 def score_masks(ground_truth: Bool[np.ndarray, "t h w"], predicted: Bool[np.ndarray, "t h w"]) -> FrameScores:

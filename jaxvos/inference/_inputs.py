@@ -1,9 +1,9 @@
-"""What a system wants beside the image: flow, and proposals from a file or a network."""
+"""What a system wants beside the image: flow, the next frame, and proposals from a file or a network."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +17,17 @@ from jaxvos.data import (
     Video,
     VideoProposals,
     best_proposals,
+    flow_provider,
     read_proposals,
     with_flow,
 )
 from jaxvos.errors import InputError
-from jaxvos.inference._fold import jitted_predict
-from jaxvos.models import PROPOSALS, Model, load_model
+from jaxvos.inference._fold import jitted_predict, jitted_start
+from jaxvos.models import FLOW, PROPOSALS, Model, load_model
 from jaxvos.system import Frame, Proposals
 
-__all__ = ["ProposalProvider", "Taken", "open_proposals", "propose", "propose_video", "take_frames"]
+__all__ = ["ProposalProvider", "Taken", "estimate_flow", "open_flow", "open_proposals", "propose", "propose_video",
+           "take_frames"]
 
 ProposalProvider = Callable[[str, UInt8[np.ndarray, "h w 3"]], Proposals]
 """Gives the proposals of a frame, from its name and its pixels."""
@@ -41,6 +43,48 @@ class Taken(NamedTuple):
     frame: Frame
     flow_seconds: float
     proposal_seconds: float
+
+
+def estimate_flow(model: Model) -> FlowProvider:
+    """Returns the flow that a network estimates from a frame to the next.
+
+    Raises:
+      InputError: the model is one that looks at no second frame.
+    """
+    if "next_image" not in model.system.needs:
+        raise InputError(f"{model.name} estimates no flow: give a flow network, such as {FLOW}")
+    predict, start = jitted_predict(model.system), jitted_start(model.system)
+
+    def compute(image: np.ndarray, next_image: np.ndarray, *, name: str) -> np.ndarray:
+        del name
+        frame = Frame(*(jnp.asarray(x, jnp.float32) / 255 for x in (image, next_image)))
+        memory = start(model.variables, frame, None)
+        return np.asarray(predict(model.variables, memory, frame)[1].flow)
+
+    return compute
+
+
+def open_flow(source: str | Path | Model | FlowProvider) -> FlowProvider:
+    """Finds where flow comes from.
+
+    Args:
+      source: `dis` (OpenCV), a folder of flow files, a function of two frames, or a flow network: a model, or what
+        `load_model` takes for one.
+
+    Raises:
+      InputError: it is none of these, cannot be read, or the model estimates no flow.
+    """
+    if isinstance(source, Model):
+        return estimate_flow(source)
+    if not isinstance(source, str | Path):
+        return flow_provider(source)
+    path = Path(source).expanduser()
+    if str(source) == "dis" or (path.is_dir() and not (path / "config.json").is_file()):
+        return flow_provider(source)
+    try:
+        return estimate_flow(load_model(source))
+    except InputError as error:
+        raise InputError(f"{error}; flow also comes from 'dis' or a folder of flow files") from None
 
 
 def propose(model: Model) -> ProposalProvider:
@@ -111,14 +155,36 @@ def _from_file(path: Path, video: Video) -> ProposalProvider:
 
 
 def take_frames(
-    video: Video, *, flow: FlowProvider | None, proposals: ProposalProvider | None, last_frame: LastFrame
+    video: Video,
+    *,
+    flow: FlowProvider | None,
+    proposals: ProposalProvider | None,
+    next_image: bool,
+    last_frame: LastFrame,
 ) -> Iterator[Taken]:
-    """Yields the frames of a video with the flow and the proposals that there is a provider of."""
+    """Yields the frames of a video with the flow and the proposals that there is a provider of, and with the next."""
     alone = ((name, image, None, 0.0) for name, image in video.items())
-    for name, image, vectors, flow_seconds in alone if flow is None else with_flow(video, flow, last_frame=last_frame):
-        frame = Frame(jnp.asarray(image, jnp.float32) / 255, flow=None if vectors is None else jnp.asarray(vectors))
+    frames = alone if flow is None else with_flow(video, flow, last_frame=last_frame)
+    paired = _with_next(frames, last_frame) if next_image else ((each, None) for each in frames)
+    for (name, image, vectors, flow_seconds), following in paired:
+        frame = Frame(
+            jnp.asarray(image, jnp.float32) / 255,
+            next_image=None if following is None else jnp.asarray(following, jnp.float32) / 255,
+            flow=None if vectors is None else jnp.asarray(vectors),
+        )
         started = time.perf_counter()
         if proposals is not None:
             frame = frame._replace(proposals=jax.tree.map(jnp.asarray, proposals(name, image)))
             jax.block_until_ready(frame.proposals)
         yield Taken(name, image, frame, flow_seconds, time.perf_counter() - started)
+
+
+def _with_next(frames: Iterable[Any], last_frame: LastFrame) -> Iterator[tuple[Any, np.ndarray]]:
+    """Pairs each frame with the image of the next; the last with itself, with the one before, or leaves it out."""
+    previous = current = None
+    for following in frames:
+        if current is not None:
+            yield current, following[1]
+        previous, current = current, following
+    if current is not None and last_frame != "skip":
+        yield current, (current if last_frame == "reuse" or previous is None else previous)[1]

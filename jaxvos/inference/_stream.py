@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from jaxvos.data import FlowProvider, LastFrame, Video, flow_provider, open_video
+from jaxvos.data import FlowProvider, LastFrame, Video, open_video
 from jaxvos.errors import InputError
 from jaxvos.inference._adapt import adapt
 from jaxvos.inference._fold import jitted_predict, jitted_start
-from jaxvos.inference._inputs import Taken, open_proposals, take_frames
+from jaxvos.inference._inputs import Taken, open_flow, open_proposals, take_frames
 from jaxvos.inference._objects import FirstMask, read_first_mask
 from jaxvos.models import FIRST_MASK, Model, load_model
 
@@ -40,7 +40,7 @@ def stream(
     first_mask: str | Path | np.ndarray | None = None,
     proposals: Model | str | Path | None = None,
     online_steps: int = 0,
-    flow: str | Path | FlowProvider | None = None,
+    flow: str | Path | Model | FlowProvider | None = None,
     threshold: float = 0.5,
     last_frame: LastFrame = "reuse",
 ) -> Iterator[SegmentedFrame]:
@@ -53,9 +53,10 @@ def stream(
       proposals: a file, or a network as `load_model` takes it, for models that want proposals; the embedded network if
         None.
       online_steps: steps of training on the first frame before the rest is segmented (`adapt`).
-      flow: `dis`, a folder of flow files, or a function of two frames, for models that want flow; `dis` if None.
+      flow: as `open_flow` takes it, for models that want flow; `dis` if None.
       threshold: a pixel belongs to the likeliest object where this is its probability against the background's.
-      last_frame: what the last frame, which no frame follows, has for flow: `reuse`, `backward` or `skip`.
+      last_frame: what the last frame, which no frame follows, has for flow or for its next frame: `reuse` those of the
+        frame before or the frame itself, look `backward`, or `skip` it.
 
     Returns:
       An iterator of every frame with its mask, one frame behind the source where flow looks ahead. The mask of the
@@ -72,7 +73,7 @@ def stream(
     if online_steps < 0:
         raise InputError(f"{online_steps} steps of online learning: give a number from 0 on")
     if flow is not None:
-        flow = flow_provider(flow)
+        flow = open_flow(flow)
     source = video if isinstance(video, Video) else open_video(video, minimum_frames=2)
     if model is None and first_mask is not None:
         model = FIRST_MASK
@@ -82,8 +83,9 @@ def stream(
     objects = None if first_mask is None else read_first_mask(first_mask, size=source.size)
     frames = take_frames(
         source,
-        flow=(flow or flow_provider("dis")) if "flow" in needs else None,
+        flow=(flow or open_flow("dis")) if "flow" in needs else None,
         proposals=open_proposals(proposals, source) if "proposals" in needs else None,
+        next_image="next_image" in needs,
         last_frame=last_frame,
     )
     return _stream(model, frames, objects, threshold, online_steps)
@@ -139,7 +141,7 @@ def segment(
     first_mask: str | Path | np.ndarray | None = None,
     proposals: Model | str | Path | None = None,
     online_steps: int = 0,
-    flow: str | Path | FlowProvider | None = None,
+    flow: str | Path | Model | FlowProvider | None = None,
     threshold: float = 0.5,
     last_frame: LastFrame = "reuse",
 ) -> UInt8[np.ndarray, "t h w"]:

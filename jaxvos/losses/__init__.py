@@ -7,14 +7,18 @@ from jaxvos.losses._detection import (
     region_mask_loss,
     smooth_l1,
 )
+from jaxvos.losses._flow import end_point_loss, multiscale_flow_loss
 from jaxvos.losses._matching import best_matches, similarity_loss, soft_iou_loss
-from jaxvos.losses._segmentation import edge_cross_entropy, mask_cross_entropy
+from jaxvos.losses._segmentation import balanced_cross_entropy, edge_cross_entropy, mask_cross_entropy
 
 __all__ = [
+    "balanced_cross_entropy",
     "best_matches",
     "box_regression_loss",
     "edge_cross_entropy",
+    "end_point_loss",
     "mask_cross_entropy",
+    "multiscale_flow_loss",
     "object_cross_entropy",
     "objectness_loss",
     "region_mask_loss",

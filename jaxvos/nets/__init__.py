@@ -10,10 +10,12 @@ from jaxvos.nets._fpn import FPN, pyramid_roi_align
 from jaxvos.nets._heavy_refiner import HeavyRefiner
 from jaxvos.nets._light_refiner import LightRefiner
 from jaxvos.nets._pretrained import pretrained
+from jaxvos.nets._pwc_net import PWCNet
 from jaxvos.nets._resnet import ResNet
 from jaxvos.nets._torch_detection import mask_rcnn_from_torch
 from jaxvos.nets._torch_weights import efficientnet_lite0_from_torch, read_torch, resnet_from_torch
 from jaxvos.nets._transport import Matcher, Transport, TransportConfig
+from jaxvos.nets._up_conv import UpConv
 
 __all__ = [
     "FPN",
@@ -28,11 +30,13 @@ __all__ = [
     "LightRefiner",
     "MaskHead",
     "Matcher",
+    "PWCNet",
     "RegionHead",
     "ResNet",
     "Transport",
     "TransportConfig",
     "UNetDecoder",
+    "UpConv",
     "backbone",
     "depthwise_conv",
     "efficientnet_lite0_from_torch",

@@ -2,16 +2,19 @@
 
 from jaxvos.ops._augment import Affine, random_affine, transform_flow, transform_image
 from jaxvos.ops._boxes import box_iou, clip_boxes, decode_boxes, encode_boxes, nms
+from jaxvos.ops._correlation import correlation
 from jaxvos.ops._edges import disc_edges, sobel_edges
 from jaxvos.ops._flow_color import flow_to_color
 from jaxvos.ops._instance_masks import crop_masks, mask_boxes, mask_iou, paste_masks
 from jaxvos.ops._resize import resize, resize_flow
 from jaxvos.ops._roi_align import roi_align, roi_mean
+from jaxvos.ops._warp import warp, warp_coverage
 
 __all__ = [
     "Affine",
     "box_iou",
     "clip_boxes",
+    "correlation",
     "crop_masks",
     "decode_boxes",
     "disc_edges",
@@ -29,4 +32,6 @@ __all__ = [
     "sobel_edges",
     "transform_flow",
     "transform_image",
+    "warp",
+    "warp_coverage",
 ]

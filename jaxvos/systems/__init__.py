@@ -3,7 +3,9 @@
 from jaxvos.systems._dmm_candidates import FrameAugmentationConfig
 from jaxvos.systems._dmm_matching import MatchedMasks, MatchingConfig, cosine_similarity, mask_overlap, match_masks
 from jaxvos.systems._dmm_net import DMMNetConfig, dmm_net
+from jaxvos.systems._frame_pairs import PairAugmentationConfig
 from jaxvos.systems._mask_rcnn import DetectionAugmentation, MaskRCNNConfig, mask_rcnn
+from jaxvos.systems._pwc_net import PWCNetConfig, pwc_net
 from jaxvos.systems._transportnet import AugmentationConfig, TransportNetConfig, transportnet
 
 __all__ = [
@@ -14,11 +16,14 @@ __all__ = [
     "MaskRCNNConfig",
     "MatchedMasks",
     "MatchingConfig",
+    "PWCNetConfig",
+    "PairAugmentationConfig",
     "TransportNetConfig",
     "cosine_similarity",
     "dmm_net",
     "mask_overlap",
     "mask_rcnn",
     "match_masks",
+    "pwc_net",
     "transportnet",
 ]

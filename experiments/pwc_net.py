@@ -1,0 +1,111 @@
+"""PWC-Net (Sun et al., CVPR 2018): the flow that TransportNet is given, and that `jaxvos flow` writes.
+
+    python experiments/pwc_net.py chairs --workdir runs/chairs
+    python experiments/pwc_net.py sintel --workdir runs/sintel --training.init-from runs/chairs/model.safetensors
+    python experiments/pwc_net.py lite --workdir runs/lite
+
+The data sets are prepared with `jaxvos datasets`. Published end-point errors, in pixels (after Chairs and Things3D;
+fine-tuned): Sintel clean 2.55, final 3.93; KITTI 2015 training 10.35; not yet measured here (no data, no weights).
+"""
+
+import dataclasses
+import sys
+from typing import Literal
+
+import jax
+import numpy as np
+
+from jaxvos.data import FlowDataConfig, SyntheticConfig, flow_batches
+from jaxvos.drawing import plot_curves
+from jaxvos.evaluation import flow_error
+from jaxvos.models import save_model
+from jaxvos.systems import PairAugmentationConfig, PWCNetConfig, pwc_net
+from jaxvos.training import (
+    ExperimentConfig,
+    OptimizerConfig,
+    TrainingConfig,
+    evolve,
+    fit,
+    launch,
+    load_variables,
+    read_log,
+)
+
+VALIDATION_SEED, VALIDATION_BATCHES = 10**6, 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(ExperimentConfig):
+    """One net and its training."""
+
+    system_name: Literal["pwc_net"] = "pwc_net"
+    """What `jaxvos flow --model WORKDIR` builds."""
+    system: PWCNetConfig = PWCNetConfig()
+    """The net."""
+    data: FlowDataConfig = FlowDataConfig()
+    """What it sees."""
+
+
+CHAIRS = Config(
+    data=FlowDataConfig(sets=(("flying_chairs", "train"),), crop=None),
+    training=TrainingConfig(num_steps=1_200_000, optimizer=OptimizerConfig(lr=1e-4, weight_decay=4e-4)),
+)
+LITE = evolve(
+    CHAIRS,
+    system={"widths": (16, 24, 32, 48, 64, 96), "decoder_widths": (96, 64, 48, 32), "dense": False,
+            "context_scale": 0.5},
+    data={"batch_size": 4, "size": (192, 256), "sets": (), "pool": 3000},
+    training={"num_steps": 8000, "checkpoint_every": 250, "eval_every": 500, "optimizer": {
+        "lr": 6e-4, "weight_decay": 1e-5, "decoupled": True, "schedule": "cosine", "warmup_steps": 100,
+        "clip_norm": 10.0}},
+)  # fmt: skip
+TINY = evolve(
+    LITE,
+    system={"widths": (4, 4, 8, 8, 8, 8), "decoder_widths": (8, 8), "context_scale": 0.1, "radius": 2},
+    data={"batch_size": 2, "size": (64, 64), "pool": 8},
+    training={"num_steps": 100},
+)  # fmt: skip
+PRESETS = {
+    "chairs": ("the published net and its first stage, on Flying Chairs", CHAIRS),
+    "sintel": ("fine-tuning on Sintel, clean and final", evolve(
+        CHAIRS, data={"batch_size": 4, "size": (384, 768), "sets": (("sintel", "train_clean"), ("sintel", "train_final")),
+                      "crop": (0.7, 1.0)}, training={"num_steps": 150_000, "optimizer": {"lr": 5e-5}},
+        system={"loss": "charbonnier"})),
+    "kitti": ("fine-tuning on KITTI 2012 and 2015", evolve(
+        CHAIRS, data={"batch_size": 4, "size": (320, 896), "sets": (("kitti12_flow", "train"), ("kitti15_flow", "train")),
+                      "crop": (0.8, 1.0)}, training={"num_steps": 150_000, "optimizer": {"lr": 5e-5}},
+        system={"loss": "charbonnier"})),
+    "lite": ("an eighth of the channels' work, synthetic clips, a CPU's hour", LITE),
+    "tiny": ("a few channels at 64 px, for tests", TINY),
+}  # fmt: skip
+
+
+def main(config: Config) -> None:
+    system = pwc_net(config.system)
+    validation = dataclasses.replace(config.data, sets=(), pool=None)
+    batches = flow_batches(validation, seed=VALIDATION_SEED)(0)
+    held_out = [next(batches) for _ in range(VALIDATION_BATCHES)]
+    batches.close()
+    state = fit(
+        system, flow_batches(config.data, seed=config.training.seed), config.training, workdir=config.workdir,
+        evaluate=lambda variables, step: {"epe": np.mean([flow_error(system, variables, clip) for clip in held_out])},
+    )  # fmt: skip
+    if config.workdir is None:
+        return
+    plot_curves(config.workdir / "curves.png", read_log(config.workdir), title="PWC-Net")
+    story, start = load_variables(config.workdir)[1], config.training.init_from
+    seen = ", ".join(" ".join(pair) for pair in config.data.sets)
+    save_model(
+        config.workdir / "model.safetensors", jax.device_get(state.variables), system=config.system_name,
+        config=config.system, half=True, metadata={
+            "data": seen or "synthetic clips",
+            "licence": f"as the data: trained on {seen}" if seen else "Apache-2.0",
+            "started_from": {"init_from": start and str(start)},
+            "command": f"python experiments/pwc_net.py {' '.join(sys.argv[1:])}",
+            **{name: story[name] for name in ("commit", "versions", "device")},
+        },
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    launch(PRESETS, main)

@@ -1,0 +1,117 @@
+"""PWC-Net as a system: it segments nothing, and gives the flow from each frame to the next (Sun et al., CVPR 2018)."""
+
+import dataclasses
+import functools
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxvos.errors import InputError
+from jaxvos.losses import end_point_loss, multiscale_flow_loss
+from jaxvos.nets import PWCNet
+from jaxvos.ops import resize, resize_flow
+from jaxvos.system import Clip, Frame, LossOutput, Prediction, System, no_memory
+from jaxvos.systems._frame_pairs import (
+    FLOW_UNIT,
+    FramePair,
+    PairAugmentationConfig,
+    augment_pair,
+    mean_of_pairs,
+    take_pairs,
+    to_pixels,
+)
+from jaxvos.typing import Key, Variables
+
+__all__ = ["PWCNetConfig", "pwc_net"]
+
+_MULTIPLE = 64  # of the input's height and width
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PWCNetConfig:
+    """The published net."""
+
+    widths: tuple[int, ...] = (16, 32, 64, 96, 128, 196)
+    """Channels of the six levels of features."""
+    decoder_widths: tuple[int, ...] = (128, 128, 96, 64, 32)
+    """Channels of the convolutions that estimate the flow of a level."""
+    dense: bool = True
+    """Each of these sees what all before it saw."""
+    context_scale: float = 1.0
+    """Channels of the dilated convolutions that refine the last level, relative to the published; 0 for none."""
+    radius: int = 4
+    """Reach of the correlation, in pixels of a level."""
+    input_size: tuple[int, int] | None = None
+    """Height and width that frames are resized to; their own, rounded to multiples of 64, if left out."""
+    loss: Literal["epe", "sq", "charbonnier"] = "epe"
+    """How the distance to the known flow counts."""
+    augmentation: PairAugmentationConfig = PairAugmentationConfig(rotation=10.0, scale=(0.9, 1.5), shift=0.1)
+    """Random changes of training pairs."""
+
+
+def pwc_net(config: PWCNetConfig = PWCNetConfig()) -> System:
+    """Builds PWC-Net as a `System`; it needs `next_image` in every `Frame`, and two frames or more in a `Clip`.
+
+    A prediction has `flow`, and one slot of `masks`, the background, everywhere.
+
+    Raises:
+      InputError: the input's sides are no multiples of 64, or there are not six levels.
+    """
+    if config.input_size is not None and any(side % _MULTIPLE or side == 0 for side in config.input_size):
+        raise InputError(f"input_size {config.input_size}: PWC-Net halves its input six times; use multiples of 64")
+    if len(config.widths) != 6:
+        raise InputError(f"widths {config.widths}: PWC-Net has six levels of features; give six numbers")
+    net = PWCNet(widths=config.widths, decoder_widths=config.decoder_widths, dense=config.dense,
+                 context_scale=config.context_scale, radius=config.radius)  # fmt: skip
+
+    def init(key: Key, clip: Clip) -> Variables:
+        image = jnp.zeros((1, _MULTIPLE, _MULTIPLE, 3), clip.images.dtype)
+        return net.init(key, image, image)
+
+    def loss(variables: Variables, clip: Clip, *, key: Key, step) -> LossOutput:
+        del step
+        pairs = _fit_net(_pairs(clip, need_flow=True))
+        keys = jax.random.split(key, len(pairs.image))
+        pairs = jax.vmap(functools.partial(augment_pair, config=config.augmentation))(keys, pairs)
+        forward: Any = net.apply(variables, pairs.image, pairs.next_image)
+        error = jax.vmap(end_point_loss)(_full(forward, pairs.image), pairs.flow)
+        each = functools.partial(multiscale_flow_loss, scale=FLOW_UNIT, kind=config.loss)
+        total, scalars = mean_of_pairs(jax.vmap(each)(forward, pairs.flow), pairs), {"epe": mean_of_pairs(error, pairs)}
+        return LossOutput(total, {}, scalars)
+
+    def predict(variables: Variables, memory, frame: Frame):
+        if frame.next_image is None:
+            raise ValueError("PWC-Net needs the next frame: give `next_image` in the Frame")
+        size = frame.image.shape[:2]
+        net_size = config.input_size or _rounded(size)
+        inputs = (resize(x, net_size)[None] for x in (frame.image, frame.next_image))
+        found: Any = net.apply(variables, *inputs)
+        known = jnp.ones((*size, 1), frame.image.dtype)
+        return memory, Prediction(known, flow=to_pixels(found[2][0], size))
+
+    return System(init, loss, predict, no_memory, needs=("next_image",))
+
+
+def _rounded(size: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(-(-side // _MULTIPLE) * _MULTIPLE for side in size)
+
+
+def _fit_net(pairs: FramePair) -> FramePair:
+    """Brings the frames, and the flow with them, to sides that the net can halve six times."""
+    size = _rounded(pairs.image.shape[1:3])
+    flow = None if pairs.flow is None else resize_flow(pairs.flow, size)
+    return pairs._replace(image=resize(pairs.image, size), next_image=resize(pairs.next_image, size), flow=flow)
+
+
+def _pairs(clip: Clip, *, need_flow: bool) -> FramePair:
+    if clip.images.shape[1] < 2:
+        raise ValueError("PWC-Net is trained on pairs: give two frames or more in the Clip")
+    if need_flow and clip.flow is None:
+        raise ValueError("PWC-Net is trained on known flow: give `flow` in the Clip, or supervision='images'")
+    return take_pairs(clip)._replace(masks=None)
+
+
+def _full(flows: dict[int, Array], image: Float[Array, "b h w 3"]) -> Float[Array, "b h w 2"]:
+    return to_pixels(flows[2], image.shape[1:3])
