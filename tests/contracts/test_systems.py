@@ -1,4 +1,4 @@
-"""What every system promises, over all presets of all experiments, at test size."""
+"""What every system promises, over the presets of TransportNet at test size; of others: test_proposal_systems.py."""
 
 import dataclasses
 import functools
@@ -75,7 +75,10 @@ def test_presets_build_at_full_size():
     assert 60e6 < counts["paper"] < 80e6 and counts["lite"] < 6e6
 
 
-@pytest.mark.parametrize("config", UNIQUE, ids=UNIQUE.values())
+@pytest.mark.parametrize("config", [
+    pytest.param(config, id=name, marks=[] if name.endswith(("tiny", "paper", "lite")) else pytest.mark.slow)
+    for config, name in UNIQUE.items()
+])
 def test_loss_and_gradients_are_finite_and_reach_every_parameter(config):
     system, variables = transportnet(config), _variables(config)
 
@@ -131,6 +134,7 @@ def _answer(config, where):
     return system.loss(variables, clip, key=jax.random.key(1), step=0).loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in OPTIONS.items() for value in values])
 def test_every_option_changes_something(name, value):
     base = evolve(BASE, stages=(4,), augmentation={"flip": 0.0, "rotation": 20.0})

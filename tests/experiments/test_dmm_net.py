@@ -28,6 +28,7 @@ def test_a_run_is_a_model(tmp_path):
         assert load_model(source).config.match_width == 8
 
 
+@pytest.mark.slow
 def test_the_study_trains_and_tests_each_condition_on_the_same_clips(tmp_path):
     out = _run("tiny_study", "--workdir", str(tmp_path / "study"))
     assert out.returncode == 0, out.stderr

@@ -20,6 +20,7 @@ def _run(*args):
     return subprocess.run([sys.executable, str(SCRIPT), *args], capture_output=True, text=True, env=dict(os.environ))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_and_is_a_model(tmp_path):
     workdir = tmp_path / "run"
     for steps in ("2", "3"):

@@ -22,18 +22,22 @@ def test_golden_costs_and_plans(golden_dir):
     config = MatchingConfig(test_method="pgd_released", null_score=None, test_keep="all", normalize=False)
     cases = [case for case in cases if case["masks_stored"] and case["m"] > case["n"]][:3]
     assert len(cases) == 3
+
+    @jax.jit
+    def solve(template_looks, proposal_looks, templates, proposals):
+        similarity, iou = cosine_similarity(template_looks, proposal_looks), mask_overlap(templates, proposals)
+        alive, valid = jnp.ones(len(templates), bool), jnp.ones(len(proposals), bool)
+        found = match_masks(similarity, iou, proposals, alive=alive, valid=valid, config=config, train=False)
+        return similarity, iou, found.weights
+
     for case in cases:
-        i, n, m = case["i"], case["n"], case["m"]
-        similarity = cosine_similarity(jnp.asarray(golden[f"tfeat_{i}"]), jnp.asarray(golden[f"pfeat_{i}"]))
+        i, (h, w) = case["i"], case["mask_hw"]
+        masks = (np.unpackbits(golden[f"{kind}_{i}"])[: k * h * w].reshape(k, h, w).astype(np.float32)
+                 for kind, k in (("tmask", case["n"]), ("pmask", case["m"])))  # fmt: skip
+        similarity, iou, weights = solve(golden[f"tfeat_{i}"], golden[f"pfeat_{i}"], *masks)
         np.testing.assert_allclose(similarity, golden[f"cos_{i}"], atol=2e-6)
-        h, w = case["mask_hw"]
-        t, p = (np.unpackbits(golden[f"{kind}_{i}"])[: k * h * w].reshape(k, h, w)
-                for kind, k in (("tmask", n), ("pmask", m)))  # fmt: skip
-        iou = mask_overlap(jnp.asarray(t, jnp.float32), jnp.asarray(p, jnp.float32))
         np.testing.assert_allclose(iou, golden[f"iou_{i}"], atol=1e-6)
-        found = match_masks(similarity, iou, jnp.zeros((m, 1, 1)), alive=jnp.ones(n, bool), valid=jnp.ones(m, bool),
-                            config=config, train=False)  # fmt: skip
-        np.testing.assert_allclose(found.weights, golden[f"X_mean64_{i}"], atol=2e-4)
+        np.testing.assert_allclose(weights, golden[f"X_mean64_{i}"], atol=2e-4)
 
 
 def _problem(key, n=3, m=6):
