@@ -40,7 +40,7 @@ from tqdm import tqdm
 from jaxvos.data import DataConfig, Video, find_sequence, open_video, read_annotation, write_proposals
 from jaxvos.errors import InputError, exit_on_input_error
 from jaxvos.evaluation import score_sequence
-from jaxvos.inference import propose_video, stream
+from jaxvos.inference import OnlineConfig, propose_video, stream
 from jaxvos.models import PROPOSALS, Model, load_model
 from jaxvos.systems import dmm_net
 from jaxvos.training import evolve
@@ -59,7 +59,8 @@ def copy_first(sequence: Sequence) -> Iterable[np.ndarray]:
 
 
 def segment(model: Model, proposals: Path, online_steps: int, sequence: Sequence) -> Iterable[np.ndarray]:
-    frames = stream(sequence.video, model=model, first_mask=sequence.masks[0], online_steps=online_steps,
+    online = OnlineConfig(num_steps=online_steps) if online_steps else None
+    frames = stream(sequence.video, model=model, first_mask=sequence.masks[0], online=online,
                     proposals=proposals / f"{sequence.name}.npz")  # fmt: skip
     return (frame.mask for frame in frames)
 

@@ -17,10 +17,12 @@ from jaxvos.systems import (
     DMMNetConfig,
     MaskRCNNConfig,
     PWCNetConfig,
+    SegFlowConfig,
     TransportNetConfig,
     dmm_net,
     mask_rcnn,
     pwc_net,
+    segflow,
     transportnet,
 )
 from jaxvos.training import load_variables, match_variables, save_variables
@@ -44,6 +46,7 @@ _SYSTEMS = {
     "dmm_net": (DMMNetConfig, functools.lru_cache(maxsize=8)(dmm_net)),
     "mask_rcnn": (MaskRCNNConfig, functools.lru_cache(maxsize=8)(mask_rcnn)),
     "pwc_net": (PWCNetConfig, functools.lru_cache(maxsize=8)(pwc_net)),
+    "segflow": (SegFlowConfig, functools.lru_cache(maxsize=8)(segflow)),
 }
 _EMBEDDED = {"transportnet": DEFAULT, "dmm_net": FIRST_MASK, "mask_rcnn": PROPOSALS, "pwc_net": FLOW}
 

@@ -14,6 +14,7 @@ import jaxvos
 from jaxvos.cli._datasets import ListDatasets, PrepareDataset
 from jaxvos.cli._demo import Demo
 from jaxvos.cli._evaluate import DESCRIPTION, Evaluate
+from jaxvos.cli._flow import EstimateFlow
 from jaxvos.cli._proposals import Propose
 from jaxvos.cli._segment import Segment
 from jaxvos.cli._submit import Submit
@@ -44,6 +45,7 @@ class _Group(NamedTuple):
 _COMMANDS: Mapping[str, _Command | _Group] = {
     "segment": _Command(Segment),
     "proposals": _Command(Propose),
+    "flow": _Command(EstimateFlow),
     "evaluate": _Command(Evaluate, DESCRIPTION),
     "submit": _Command(Submit),
     "datasets": _Group(

@@ -1,16 +1,14 @@
 """`jaxvos segment`."""
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from jaxvos.cli._arguments import Output, Switch
+from jaxvos.cli._sequences import is_model, named, open_sequences
 from jaxvos.cli._story import introduce, segment_into, summarise
-from jaxvos.errors import InputError
 
 __all__ = ["Segment"]
 
@@ -37,81 +35,65 @@ class Segment:
     """Masks that might be objects, for models that choose among such: a file of `jaxvos proposals`, a COCO json, or a
     network; for several sequences a network or a folder with SEQUENCE.npz or SEQUENCE.json. Left out: the embedded
     network."""
-    online: Switch = False
+    online: bool = False
     """Train on the first frame, whose masks are given, before the rest is segmented."""
     online_steps: int = 100
-    """Steps of that; each takes seconds on a CPU."""
-    flow: Annotated[str | None, tyro.conf.arg(metavar="dis|FOLDER")] = None
-    """Where motion comes from, for models that want it: dis computes it here (OpenCV) and is the default; a folder
-    holds NAME.flo, .pfm or KITTI's .png for each frame, or, for several sequences, a folder of those for each."""
+    """Steps of that, at most; each takes seconds on a CPU."""
+    online_heads: Switch = False
+    """Train the last layers alone, which is faster."""
+    online_patience: int | None = None
+    """End it when the loss has not fallen in so many evaluations, one every ten steps."""
+    flow: Annotated[str | None, tyro.conf.arg(metavar="dis|MODEL|FOLDER")] = None
+    """Where motion comes from, for models that want it: dis computes it here (OpenCV) and is the default; a network
+    such as pwc_net estimates it; a folder holds NAME.flo, .pfm or KITTI's .png for each frame, or, for several
+    sequences, a folder of those for each."""
     threshold: float = 0.5
     """A pixel belongs to the likeliest object where this is its probability against that of the background."""
     last_frame: Literal["reuse", "backward", "skip"] = "reuse"
-    """The last frame has no next one: reuse the flow before it, negate the flow to the frame before, or skip it."""
+    """The last frame has no next one: reuse the flow before it, negate the flow to the frame before, or skip it. For
+    models that look at the next frame itself: reuse the last one, look at the one before, or skip it."""
     overwrite: Switch = False
     """Replace earlier results in the output folder; other files there stay."""
 
     def run(self) -> None:
-        from jaxvos.data import find_sequences, open_video
-        from jaxvos.inference import stream
+        from jaxvos.inference import OnlineConfig, stream
         from jaxvos.models import FIRST_MASK, load_model
-        from jaxvos.results import check_apart, check_output, output_folder
+        from jaxvos.results import RESULTS, output_folder
 
-        check_output(self.output, overwrite=self.overwrite)
-        if self.online_steps < 1:
-            raise InputError(f"{self.online_steps} steps of online learning: give a number from 1 on")
-        sequences = find_sequences(self.input) or {"": Path(self.input)}
-        videos, inputs = {}, {}
-        for name, source in sequences.items():  # what can be found out is found out before anything is computed
-            check_apart(self.output, source.parent if name else source)
-            with _named(name):
-                check_apart(self.output / name, source)
-                check_output(self.output / name, overwrite=self.overwrite)
-                videos[name] = open_video(source, minimum_frames=2)
-                inputs[name] = self._inputs(name, videos[name].frame_name(0))
+        online = OnlineConfig(num_steps=self.online_steps, heads_only=self.online_heads, patience=self.online_patience)
+        sequences = open_sequences(self.input, self.output, overwrite=self.overwrite, entries=RESULTS)
+        inputs = {name: self._inputs(name, video.frame_name(0)) for name, (_, video) in sequences.items()}
         default = self.model is None
         model = load_model(FIRST_MASK if default and self.first_mask is not None else self.model)
-        options = {"threshold": self.threshold, "last_frame": self.last_frame,
-                   "online_steps": self.online_steps if self.online else 0}  # fmt: skip
+        options = {"threshold": self.threshold, "last_frame": self.last_frame}
         streams = {}
-        for name, video in videos.items():
+        for name, (_, video) in sequences.items():
             if "flow" in model.system.needs and inputs[name]["flow"] is None:
                 inputs[name]["flow"] = "dis"
-            with _named(name):
-                streams[name] = stream(video, model=model, **inputs[name], **options)
+            with named(name):
+                streams[name] = stream(video, model=model, online=online if self.online else None, **inputs[name],
+                                       **options)  # fmt: skip
         print(introduce(model, default=default))
-        for index, (name, video) in enumerate(videos.items()):
-            story = {"input": str(sequences[name]), **inputs[name], **options}
+        for index, (name, (source, video)) in enumerate(sequences.items()):
+            story = {"input": str(source), **inputs[name], **options,
+                     "online": dataclasses.asdict(online) if self.online else None}  # fmt: skip
             folder = self.output / name
-            with _named(name, f" ({index} of {len(videos)} sequences are finished)"), output_folder(folder) as partial:
+            finished = f" ({index} of {len(sequences)} sequences are finished)"
+            with named(name, finished), output_folder(folder) as partial:
                 report = segment_into(streams.pop(name), partial, video, model, story)
             print(summarise(report, folder))
 
     def _inputs(self, sequence: str, first_frame: str) -> dict[str, str | None]:
         """What is given besides the frames, of one sequence."""
         flow, mask, proposals = self.flow, self.first_mask, self.proposals
-        if sequence and flow is not None and flow != "dis":
+        if sequence and flow is not None and not is_model(flow):
             flow = str(Path(flow) / sequence)
         if sequence and mask is not None:
             mask = _either(mask / f"{sequence}.png", mask / sequence / f"{first_frame}.png")
-        if sequence and proposals is not None and not _is_model(Path(proposals)):
+        if sequence and proposals is not None and not is_model(proposals):
             proposals = str(_either(Path(proposals) / f"{sequence}.npz", Path(proposals) / f"{sequence}.json"))
         return {"flow": flow, "first_mask": None if mask is None else str(mask), "proposals": proposals}
 
 
 def _either(first: Path, second: Path) -> Path:
     return second if second.exists() and not first.exists() else first
-
-
-def _is_model(path: Path) -> bool:
-    """Tells a network from a folder of proposal files."""
-    return not path.is_dir() or (path / "config.json").is_file()
-
-
-@contextlib.contextmanager
-def _named(sequence: str, more: str = "") -> Iterator[None]:
-    """Says which sequence it was, if there are several."""
-    try:
-        yield
-    except InputError as error:
-        raise (InputError(f"{sequence}: {error}{more}") if sequence else error) from None

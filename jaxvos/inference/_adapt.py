@@ -1,5 +1,6 @@
 """Online learning: a few steps of training on the first frame, whose masks are known, before the rest is segmented."""
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -11,44 +12,84 @@ from jaxvos.models import Model
 from jaxvos.ops import resize
 from jaxvos.system import Clip, Frame
 from jaxvos.training import OptimizerConfig, TrainingConfig, fit
-from jaxvos.typing import Masks
+from jaxvos.typing import Masks, Variables
 
-__all__ = ["adapt"]
+__all__ = ["OnlineConfig", "adapt"]
+
+_EVAL_EVERY = 10  # steps
 
 
-def adapt(
-    model: Model,
-    frame: Frame,
-    masks: Masks,
-    *,
-    num_steps: int = 100,
-    lr: float = 1e-4,
-    frozen: tuple[str, ...] = (),
-    num_frames: int = 3,
-    seed: int = 0,
-) -> Model:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnlineConfig:
+    """How a model learns from the first frame."""
+
+    num_steps: int = 100
+    """Updates, at most."""
+    lr: float | None = None
+    """Learning rate of Adam; the system's own if left out."""
+    heads_only: bool = False
+    """Train the last layers alone: less to learn, and faster."""
+    patience: int | None = None
+    """Stop when the loss, with a fixed augmentation, was not better in so many evaluations, one every ten steps."""
+    seed: int = 0
+    """Of the augmentation."""
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise InputError(f"{self.num_steps} steps of online learning: give a number from 1 on")
+        if self.patience is not None and self.patience < 1:
+            raise InputError(f"a patience of {self.patience} evaluations: give a number from 1 on")
+
+
+def adapt(model: Model, frame: Frame, masks: Masks, *, online: OnlineConfig, progress: bool = False) -> Model:
     """Trains a model on copies of one frame, which its own loss augments, each copy anew.
 
-    All objects are learned at once. DMM-Net (section 4.1) trains 100 epochs on first frames, as in training.
+    All objects are learned at once; a system for one foreground is first made one for as many objects. DMM-Net
+    (section 4.1) trains 100 epochs on first frames, as in training; SegFlow (section 3.3) its segmentation branch.
 
     Args:
       model: what to start from; it stays as it is.
       frame: the first frame, with the proposals that the system wants.
       masks: its masks `(h, w, k)`.
-      num_steps: updates.
-      lr: learning rate of Adam.
-      frozen: regexes of parameters that stay as they are, such as `encoder`.
-      num_frames: copies in the clip.
-      seed: of the augmentation.
+      online: how.
+      progress: show a bar.
 
     Returns:
       The model, adapted.
 
     Raises:
-      InputError: fewer than one step.
+      InputError: the system does not learn online, or has no heads to train alone.
     """
-    if num_steps < 1:
-        raise InputError(f"{num_steps} steps of online learning: give a number from 1 on")
+    adaptation = model.system.adaptation
+    if adaptation is None:
+        raise InputError(f"{model.name} does not learn online: leave that out")
+    if online.heads_only and not adaptation.heads:
+        raise InputError(f"{model.name} has no last layers that it could train alone: leave heads_only out")
+    system, start = model.system, model.variables
+    if adaptation.prepare is not None and masks.shape[-1] > 2:
+        system, start = adaptation.prepare(start, masks.shape[-1])
+    clip = _clip(model, frame, masks, num_frames=adaptation.num_frames)
+    judge = jax.jit(lambda variables: system.loss(variables, clip, key=jax.random.key(online.seed), step=0).loss)
+
+    def evaluate(variables: Variables, step: int) -> dict[str, float]:
+        del step
+        return {"loss": float(judge(variables))}
+
+    stops = online.patience is not None
+    config = TrainingConfig(
+        num_steps=online.num_steps, seed=online.seed, log_every=online.num_steps,
+        eval_every=_EVAL_EVERY if stops else None, best_metric="loss" if stops else None, best_mode="min",
+        patience=online.patience, optimizer=OptimizerConfig(
+            lr=adaptation.lr if online.lr is None else online.lr, weight_decay=0.0,
+            frozen=adaptation.heads if online.heads_only else adaptation.frozen),
+    )  # fmt: skip
+    state = fit(system, lambda step: itertools.repeat(clip), config, variables=start, progress=progress,
+                evaluate=evaluate if stops else None)  # fmt: skip
+    return model._replace(system=system, variables=state.variables)
+
+
+def _clip(model: Model, frame: Frame, masks: Masks, *, num_frames: int) -> Clip:
+    """Copies of the frame, one clip for each device, at the size of the net's input."""
     size, net_size = frame.image.shape[:2], model.config.input_size
     scale = jnp.array([net_size[1] / size[1], net_size[0] / size[0]] * 2)
     proposals = frame.proposals
@@ -62,8 +103,4 @@ def adapt(
         "proposals": proposals,
     }
     alive = jnp.broadcast_to(jnp.any(masks > 0, axis=(0, 1)), (jax.device_count(), masks.shape[-1]))
-    clip = Clip(**jax.tree.map(stack, fields), alive=alive)
-    config = TrainingConfig(num_steps=num_steps, seed=seed, log_every=num_steps,
-                            optimizer=OptimizerConfig(lr=lr, weight_decay=0.0, frozen=frozen))  # fmt: skip
-    state = fit(model.system, lambda start: itertools.repeat(clip), config, variables=model.variables, progress=False)
-    return model._replace(variables=state.variables)
+    return Clip(**jax.tree.map(stack, fields), alive=alive)

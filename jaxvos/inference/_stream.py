@@ -11,7 +11,7 @@ from jaxtyping import Float32, UInt8
 
 from jaxvos.data import FlowProvider, LastFrame, Video, open_video
 from jaxvos.errors import InputError
-from jaxvos.inference._adapt import adapt
+from jaxvos.inference._adapt import OnlineConfig, adapt
 from jaxvos.inference._fold import jitted_predict, jitted_start
 from jaxvos.inference._inputs import Taken, open_flow, open_proposals, take_frames
 from jaxvos.inference._objects import FirstMask, read_first_mask
@@ -39,7 +39,7 @@ def stream(
     model: Model | str | Path | None = None,
     first_mask: str | Path | np.ndarray | None = None,
     proposals: Model | str | Path | None = None,
-    online_steps: int = 0,
+    online: OnlineConfig | None = None,
     flow: str | Path | Model | FlowProvider | None = None,
     threshold: float = 0.5,
     last_frame: LastFrame = "reuse",
@@ -52,7 +52,7 @@ def stream(
       first_mask: the objects to follow, as `read_first_mask` takes them, for models that are told.
       proposals: a file, or a network as `load_model` takes it, for models that want proposals; the embedded network if
         None.
-      online_steps: steps of training on the first frame before the rest is segmented (`adapt`).
+      online: how to learn from the first mask before the rest is segmented (`adapt`); not at all if None.
       flow: as `open_flow` takes it, for models that want flow; `dis` if None.
       threshold: a pixel belongs to the likeliest object where this is its probability against the background's.
       last_frame: what the last frame, which no frame follows, has for flow or for its next frame: `reuse` those of the
@@ -70,8 +70,6 @@ def stream(
         raise InputError(f"threshold {threshold}: give a probability between 0 and 1")
     if last_frame not in get_args(LastFrame):
         raise InputError(f"last_frame {last_frame!r}: give one of {', '.join(get_args(LastFrame))}")
-    if online_steps < 0:
-        raise InputError(f"{online_steps} steps of online learning: give a number from 0 on")
     if flow is not None:
         flow = open_flow(flow)
     source = video if isinstance(video, Video) else open_video(video, minimum_frames=2)
@@ -79,8 +77,9 @@ def stream(
         model = FIRST_MASK
     model = model if isinstance(model, Model) else load_model(model)
     needs = model.system.needs
-    _check_prompt(model, first_mask, given={"flow": flow, "proposals": proposals, "masks": online_steps or None})
+    _check_inputs(model, {"flow": flow, "proposals": proposals})
     objects = None if first_mask is None else read_first_mask(first_mask, size=source.size)
+    _check_prompt(model, objects, online)
     frames = take_frames(
         source,
         flow=(flow or open_flow("dis")) if "flow" in needs else None,
@@ -88,37 +87,47 @@ def stream(
         next_image="next_image" in needs,
         last_frame=last_frame,
     )
-    return _stream(model, frames, objects, threshold, online_steps)
+    return _stream(model, frames, objects, threshold, online)
 
 
-def _check_prompt(model: Model, first_mask: Any, *, given: dict[str, Any]) -> None:
-    needs = model.system.needs
-    if "masks" in needs and first_mask is None:
-        raise InputError(f"{model.name} follows objects that are marked on the first frame: give their mask "
-                         "(--first-mask PNG)")  # fmt: skip
-    if "masks" not in needs and first_mask is not None:
+def _check_inputs(model: Model, given: dict[str, Any]) -> None:
+    for need, value in given.items():
+        if value is not None and need not in model.system.needs:
+            raise InputError(f"{model.name} has no use for {need}: leave it out")
+
+
+def _check_prompt(model: Model, objects: FirstMask | None, online: OnlineConfig | None) -> None:
+    """What is told of the first frame must be of use to the model."""
+    told, adaptation = "masks" in model.system.needs, model.system.adaptation
+    if online is not None and adaptation is None:
+        raise InputError(f"{model.name} has no use for online learning: leave it out")
+    if objects is None and (told or online is not None):
+        reason = "follows objects that are marked on the first frame" if told else "learns online from the first mask"
+        raise InputError(f"{model.name} {reason}: give their mask (--first-mask PNG)")
+    if objects is None or told:
+        return
+    if adaptation is None:
         raise InputError(f"{model.name} finds objects by itself and takes no first mask: leave the mask out, or name "
                          f"a model such as {FIRST_MASK}")  # fmt: skip
-    names = {"flow": "flow", "proposals": "proposals", "masks": "online learning"}
-    for need, value in given.items():
-        if value is not None and need not in needs:
-            raise InputError(f"{model.name} has no use for {names[need]}: leave it out")
+    if len(objects.ids) > 1 and online is None:
+        raise InputError(f"{model.name} tells {len(objects.ids)} objects apart only after learning them: add --online, "
+                         "or mark one")  # fmt: skip
 
 
 def _stream(
-    model: Model, frames: Iterable[Taken], objects: FirstMask | None, threshold: float, online_steps: int
+    model: Model, frames: Iterable[Taken], objects: FirstMask | None, threshold: float, online: OnlineConfig | None
 ) -> Iterator[SegmentedFrame]:
     ids = np.arange(256, dtype=np.uint8) if objects is None else np.array((0, *objects.ids), np.uint8)
     masks = None if objects is None else jnp.asarray(objects.masks)
-    predict, memory = jitted_predict(model.system), None
+    memory = None
     for index, (name, image, frame, flow_seconds, proposal_seconds) in enumerate(frames):
         started, adapt_seconds = time.perf_counter(), 0.0
         if index == 0:
-            if online_steps and masks is not None:
-                model = adapt(model, frame, masks, num_steps=online_steps)
+            if online is not None and masks is not None:
+                model = adapt(model, frame, masks, online=online)
                 adapt_seconds = time.perf_counter() - started
             memory = jitted_start(model.system)(model.variables, frame, masks)
-        memory, prediction = predict(model.variables, memory, frame)
+        memory, prediction = jitted_predict(model.system)(model.variables, memory, frame)
         slots, foreground = _label(np.asarray(prediction.masks), threshold)
         seconds = time.perf_counter() - started - adapt_seconds
         mask = ids[slots] if index or objects is None else objects.labels
@@ -140,12 +149,12 @@ def segment(
     model: Model | str | Path | None = None,
     first_mask: str | Path | np.ndarray | None = None,
     proposals: Model | str | Path | None = None,
-    online_steps: int = 0,
+    online: OnlineConfig | None = None,
     flow: str | Path | Model | FlowProvider | None = None,
     threshold: float = 0.5,
     last_frame: LastFrame = "reuse",
 ) -> UInt8[np.ndarray, "t h w"]:
     """Segments a whole video into object ids; arguments as for `stream`, which is the form for long videos."""
-    frames = stream(video, model=model, first_mask=first_mask, proposals=proposals, online_steps=online_steps,
+    frames = stream(video, model=model, first_mask=first_mask, proposals=proposals, online=online,
                     flow=flow, threshold=threshold, last_frame=last_frame)  # fmt: skip
     return np.stack([frame.mask for frame in frames])

@@ -6,6 +6,7 @@ from jaxvos.nets._decoder import DecoderOutput, UNetDecoder
 from jaxvos.nets._depthwise import DepthwiseConv, depthwise_conv
 from jaxvos.nets._detection_heads import BoxHead, MaskHead, RegionHead
 from jaxvos.nets._efficientnet import EfficientNetLite0
+from jaxvos.nets._flownets import FlowNetS, FlowNetSOutput
 from jaxvos.nets._fpn import FPN, pyramid_roi_align
 from jaxvos.nets._heavy_refiner import HeavyRefiner
 from jaxvos.nets._light_refiner import LightRefiner
@@ -26,6 +27,8 @@ __all__ = [
     "DecoderOutput",
     "DepthwiseConv",
     "EfficientNetLite0",
+    "FlowNetS",
+    "FlowNetSOutput",
     "HeavyRefiner",
     "LightRefiner",
     "MaskHead",

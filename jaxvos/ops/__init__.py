@@ -6,12 +6,14 @@ from jaxvos.ops._correlation import correlation
 from jaxvos.ops._edges import disc_edges, sobel_edges
 from jaxvos.ops._flow_color import flow_to_color
 from jaxvos.ops._instance_masks import crop_masks, mask_boxes, mask_iou, paste_masks
+from jaxvos.ops._next_frame import NextFrame, synthesise_next_frame
 from jaxvos.ops._resize import resize, resize_flow
 from jaxvos.ops._roi_align import roi_align, roi_mean
 from jaxvos.ops._warp import warp, warp_coverage
 
 __all__ = [
     "Affine",
+    "NextFrame",
     "box_iou",
     "clip_boxes",
     "correlation",
@@ -30,6 +32,7 @@ __all__ = [
     "roi_align",
     "roi_mean",
     "sobel_edges",
+    "synthesise_next_frame",
     "transform_flow",
     "transform_image",
     "warp",

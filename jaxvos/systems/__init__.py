@@ -6,6 +6,7 @@ from jaxvos.systems._dmm_net import DMMNetConfig, dmm_net
 from jaxvos.systems._frame_pairs import PairAugmentationConfig
 from jaxvos.systems._mask_rcnn import DetectionAugmentation, MaskRCNNConfig, mask_rcnn
 from jaxvos.systems._pwc_net import PWCNetConfig, pwc_net
+from jaxvos.systems._segflow import NextFrameConfig, SegFlowConfig, segflow
 from jaxvos.systems._transportnet import AugmentationConfig, TransportNetConfig, transportnet
 
 __all__ = [
@@ -16,8 +17,10 @@ __all__ = [
     "MaskRCNNConfig",
     "MatchedMasks",
     "MatchingConfig",
+    "NextFrameConfig",
     "PWCNetConfig",
     "PairAugmentationConfig",
+    "SegFlowConfig",
     "TransportNetConfig",
     "cosine_similarity",
     "dmm_net",
@@ -25,5 +28,6 @@ __all__ = [
     "mask_rcnn",
     "match_masks",
     "pwc_net",
+    "segflow",
     "transportnet",
 ]

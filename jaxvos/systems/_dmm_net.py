@@ -17,7 +17,7 @@ from jaxvos.errors import InputError
 from jaxvos.losses import best_matches, similarity_loss, soft_iou_loss
 from jaxvos.nets import BackboneName, HeavyRefiner, LightRefiner, backbone
 from jaxvos.ops import mask_boxes, resize, roi_mean
-from jaxvos.system import Clip, Frame, LossOutput, Prediction, System
+from jaxvos.system import Adaptation, Clip, Frame, LossOutput, Prediction, System
 from jaxvos.systems._dmm_candidates import Candidates, FrameAugmentationConfig, augment_clip, paste, paste_at
 from jaxvos.systems._dmm_matching import MatchedMasks, MatchingConfig, cosine_similarity, mask_overlap, match_masks
 from jaxvos.typing import Key, Masks, Variables
@@ -297,7 +297,8 @@ def dmm_net(config: DMMNetConfig = DMMNetConfig()) -> System:
         frames = seen, truths, before, candidates, own
         return jax.lax.scan(frame, memory, frames, unroll=len(truths))[1]  # XLA convolves slowly in loops on a CPU
 
-    return System(init, loss, predict, start, needs=("masks", "proposals"))
+    adaptation = Adaptation(lr=1e-4, num_frames=3)
+    return System(init, loss, predict, start, needs=("masks", "proposals"), adaptation=adaptation)
 
 
 def _frame_losses(

@@ -76,9 +76,16 @@ class TrainingConfig:
     """Metric of the evaluation whose best checkpoint is kept as well."""
     best_mode: Literal["max", "min"] = "max"
     """Whether the best is the highest or the lowest."""
+    patience: int | None = None
+    """Evaluations without a better `best_metric` after which training ends, with the best variables; after a resume
+    they are counted anew."""
+    min_delta: float = 0.0
+    """By how much it must be better to count as such."""
 
     def __post_init__(self):
-        for name in ("num_steps", "log_every", "checkpoint_every", "keep", "eval_every"):
+        _check(self.patience is None or (self.best_metric is not None and self.eval_every is not None),
+               "patience needs evaluations and their best_metric: set eval_every and best_metric")  # fmt: skip
+        for name in ("num_steps", "log_every", "checkpoint_every", "keep", "eval_every", "patience"):
             value = getattr(self, name)
             _check(value is None or value >= 1, f"{name} must be at least 1, not {value}")
 

@@ -16,6 +16,7 @@ from jaxvos.training._checks import check_closed, check_metrics, clip_shapes, fi
 from jaxvos.training._config import TrainingConfig
 from jaxvos.training._initial import override_variables, warm_start
 from jaxvos.training._optimizer import make_optimizer
+from jaxvos.training._plateau import Plateau
 from jaxvos.training._prefetch import prefetch
 from jaxvos.training._progress import Progress
 from jaxvos.training._provenance import as_json, describe_run
@@ -65,7 +66,8 @@ def fit(
         progress: whether to show a bar and a few words.
 
     Returns:
-        The state after `config.num_steps` updates.
+        The state after `config.num_steps` updates; with `config.patience` perhaps after fewer, with the variables that
+        were evaluated best.
 
     Raises:
         InputError: if configuration, data or checkpoint do not fit the system.
@@ -135,6 +137,7 @@ def fit(
         if workdir is not None and leader:
             log = LogWriter(Path(workdir), start)
             stack.callback(log.close)
+        plateau = Plateau(patience=config.patience, min_delta=config.min_delta, mode=config.best_mode)
         request = stack.enter_context(note_stop_signals(enabled=checkpoints is not None))
         bar = Progress(start, config.num_steps, first.images.shape[0], shown=progress)
         stack.callback(bar.close)
@@ -151,7 +154,7 @@ def fit(
             jax.block_until_ready(pending[-2:][0])  # the host runs at most one step ahead
             bar.step()
 
-            last = step == config.num_steps
+            last, over = step == config.num_steps, False
             evaluating = evaluate is not None and (last or is_due(config.eval_every, step))
             ranking = evaluating and config.best_metric is not None
             stopping = request.signal is not None
@@ -171,13 +174,14 @@ def fit(
             if evaluate is not None and evaluating:
                 metrics = {name: float(value) for name, value in evaluate(state.variables, step).items()}
                 check_metrics(metrics, config.best_metric)
+                over = ranking and plateau.update(metrics[str(config.best_metric)], state.variables)
                 if log is not None:
                     log.write(step, {f"eval/{name}": value for name, value in metrics.items()})
             if saving and not is_finite(state.variables):
                 raise FloatingPointError(f"variables are not finite after step {step}")
             if saving and checkpoints is not None:
                 checkpoints.save(step, state, story, metrics)
-            if stopping:
+            if stopping or over:
                 break
             bar.resume()
 
@@ -185,4 +189,4 @@ def fit(
         if request.signal is not None:
             say(f"stopped by signal {request.signal} after step {step}; saving it in {workdir}")
             raise SystemExit(128 + request.signal)
-        return state
+        return state if plateau.variables is None else state._replace(variables=plateau.variables)

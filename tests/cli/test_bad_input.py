@@ -125,7 +125,7 @@ def test_a_full_disk(refused, folder, monkeypatch):
     def full(path, mask):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jaxvos.results.write_mask", full)
+    monkeypatch.setattr("jaxvos.results._segmentation.write_mask", full)
     assert "No space left on device" in refused(folder())
 
 

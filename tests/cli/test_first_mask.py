@@ -43,7 +43,7 @@ def test_from_pixels_to_masks_by_way_of_a_file(run, video, mask, tmp_path, tiny_
                        "--proposals", file, "--online", "--online-steps", "2")  # fmt: skip
     assert code == 0 and " s of online learning included" in out
     report = json.loads((tmp_path / "online" / "results.json").read_text())
-    assert report["online_seconds"] > 0 and report["online_steps"] == 2
+    assert report["online_seconds"] > 0 and report["online"]["num_steps"] == 2
 
 
 def test_another_detectors_json(run, video, tmp_path):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-import jaxvos.results
+from jaxvos.results import _segmentation
 
 PROGRAM = [sys.executable, "-c", "from jaxvos.cli import main; main()"]
 
@@ -16,7 +16,7 @@ PROGRAM = [sys.executable, "-c", "from jaxvos.cli import main; main()"]
 @pytest.mark.parametrize(("number", "code", "line"), [(signal.SIGINT, 130, "error: interrupted\n"),
                                                       (signal.SIGTERM, 143, "error: terminated\n")])  # fmt: skip
 def test_signals_while_writing(run, folder, snapshot, tmp_path, tiny_model, monkeypatch, number, code, line):
-    source, write = folder(), jaxvos.results.write_mask
+    source, write = folder(), _segmentation.write_mask
 
     def stop_at_the_third(path, mask):
         write(path, mask)
@@ -24,7 +24,7 @@ def test_signals_while_writing(run, folder, snapshot, tmp_path, tiny_model, monk
             assert len(list(tmp_path.glob(".out.*.partial/masks/*"))) == 3
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(jaxvos.results, "write_mask", stop_at_the_third)
+    monkeypatch.setattr(_segmentation, "write_mask", stop_at_the_third)
     before, handler = snapshot(), signal.getsignal(signal.SIGTERM)
     outcome = run("segment", source, "-o", tmp_path / "out", "--model", tiny_model)
     assert (outcome.code, outcome.err) == (code, line)

@@ -12,7 +12,7 @@ PROGRAM = [sys.executable, "-c", "from jaxvos.cli import main; main()"]
 def test_usage_names_every_command(run, args):
     code, out, err = run(*args)
     assert code == 0 and err == "" and out.startswith("usage: jaxvos COMMAND")
-    commands = ("segment", "proposals", "evaluate", "submit", "datasets", "demo")
+    commands = ("segment", "proposals", "flow", "evaluate", "submit", "datasets", "demo")
     assert all(f"\n  {command} " in out for command in commands)
 
 
@@ -23,6 +23,8 @@ def test_version(run):
 @pytest.mark.parametrize(
     ("command", "names"),
     [("proposals", ["INPUT", "-o FILE.npz|FILE.json, --output FILE.npz|FILE.json", "--model", "--detections"]),
+     ("flow", ["INPUT", "-o FOLDER, --output FOLDER", "--model dis|MODEL|FOLDER", "--format {flo,png,pfm}",
+               "--radius PIXELS", "--last-frame", "--overwrite"]),
      ("segment", ["INPUT", "-o FOLDER, --output FOLDER", "--model", "--first-mask", "--online", "--flow", "--threshold",
                   "--last-frame"]),
      ("evaluate", ["PREDICTIONS GROUND-TRUTH", "--protocol", "--all-frames", "-o FILE.json", "--report FOLDER",
