@@ -15,11 +15,12 @@ from typing import Literal
 import jax
 import numpy as np
 
-from jaxvos.data import FlowDataConfig, SyntheticConfig, flow_batches
+from jaxvos.data import FlowDataConfig, flow_batches
 from jaxvos.drawing import plot_curves
 from jaxvos.evaluation import flow_error
 from jaxvos.models import save_model
-from jaxvos.systems import PairAugmentationConfig, PWCNetConfig, pwc_net
+from jaxvos.nets import pwc_net_from_torch, read_torch
+from jaxvos.systems import PWCNetConfig, pwc_net
 from jaxvos.training import (
     ExperimentConfig,
     OptimizerConfig,
@@ -44,6 +45,8 @@ class Config(ExperimentConfig):
     """The net."""
     data: FlowDataConfig = FlowDataConfig()
     """What it sees."""
+    weights: str | None = None
+    """A state dict of the published PyTorch code (CC BY-NC-SA 4.0) to start from."""
 
 
 CHAIRS = Config(
@@ -53,9 +56,9 @@ CHAIRS = Config(
 LITE = evolve(
     CHAIRS,
     system={"widths": (16, 24, 32, 48, 64, 96), "decoder_widths": (96, 64, 48, 32), "dense": False,
-            "context_scale": 0.5},
+            "context_scale": 0.5, "normalize": True},
     data={"batch_size": 4, "size": (192, 256), "sets": (), "pool": 3000},
-    training={"num_steps": 8000, "checkpoint_every": 250, "eval_every": 500, "optimizer": {
+    training={"num_steps": 5000, "checkpoint_every": 250, "eval_every": 500, "optimizer": {
         "lr": 6e-4, "weight_decay": 1e-5, "decoupled": True, "schedule": "cosine", "warmup_steps": 100,
         "clip_norm": 10.0}},
 )  # fmt: skip
@@ -75,7 +78,9 @@ PRESETS = {
         CHAIRS, data={"batch_size": 4, "size": (320, 896), "sets": (("kitti12_flow", "train"), ("kitti15_flow", "train")),
                       "crop": (0.8, 1.0)}, training={"num_steps": 150_000, "optimizer": {"lr": 5e-5}},
         system={"loss": "charbonnier"})),
+    "unsupervised": ("the published net, from images alone", evolve(CHAIRS, system={"supervision": "images"})),
     "lite": ("an eighth of the channels' work, synthetic clips, a CPU's hour", LITE),
+    "lite_unsupervised": ("the same without the true flow", evolve(LITE, system={"supervision": "images"})),
     "tiny": ("a few channels at 64 px, for tests", TINY),
 }  # fmt: skip
 
@@ -88,6 +93,7 @@ def main(config: Config) -> None:
     batches.close()
     state = fit(
         system, flow_batches(config.data, seed=config.training.seed), config.training, workdir=config.workdir,
+        variables=None if config.weights is None else pwc_net_from_torch(read_torch(config.weights)),
         evaluate=lambda variables, step: {"epe": np.mean([flow_error(system, variables, clip) for clip in held_out])},
     )  # fmt: skip
     if config.workdir is None:
@@ -100,7 +106,7 @@ def main(config: Config) -> None:
         config=config.system, half=True, metadata={
             "data": seen or "synthetic clips",
             "licence": f"as the data: trained on {seen}" if seen else "Apache-2.0",
-            "started_from": {"init_from": start and str(start)},
+            "started_from": {"weights": config.weights, "init_from": start and str(start)},
             "command": f"python experiments/pwc_net.py {' '.join(sys.argv[1:])}",
             **{name: story[name] for name in ("commit", "versions", "device")},
         },

@@ -1,7 +1,7 @@
 """SegFlow (Cheng et al., ICCV 2017): Table 1 on DAVIS-2016 val, and the flow of Tables 3 and 4.
 
     python experiments/segflow.py paper --workdir runs/paper --masks.davis DAVIS --flow.sets sintel train_clean \\
-        --weights.encoder resnet101.pth
+        --weights.encoder resnet101.pth --weights.flow flownets.pth
     python experiments/segflow.py lite --workdir runs/lite --masks.davis DAVIS --masks.resolution 256p
 
 Training alternates: masks with the flow branch frozen, then flow with the segmentation branch frozen, each until the
@@ -31,7 +31,7 @@ from jaxvos.evaluation import flow_error
 from jaxvos.inference import jitted_predict
 from jaxvos.metrics import region_similarity
 from jaxvos.models import save_model
-from jaxvos.nets import pretrained
+from jaxvos.nets import flownets_from_torch, pretrained, read_torch
 from jaxvos.system import Clip, Frame, System
 from jaxvos.systems import PairAugmentationConfig, SegFlowConfig, segflow
 from jaxvos.training import (
@@ -58,6 +58,8 @@ class Weights:
 
     encoder: str | None = None
     """A torchvision state dict, or `imagenet` (EfficientNet-Lite0: from its package)."""
+    flow: str | None = None
+    """A FlowNetS state dict."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,7 @@ PAPER = Config(training=_phase(4.1e-3, "J", "max"), flow_training=_phase(4.1e-4,
 LITE = evolve(
     PAPER,
     system={"backbone": "efficientnet_lite0", "flow_width": 16, "input_size": (192, 320),
-            "skip_scale": (1.0, 1.0, 1.0), "augmentation": PairAugmentationConfig(rotation=10.0, scale=(0.8, 1.4))},
+            "skip_scale": (1.0, 1.0, 1.0), "flow_multiscale": True, "augmentation": PairAugmentationConfig(rotation=10.0, scale=(0.8, 1.4))},
     masks={"batch_size": 4, "size": (192, 320), "synthetic_share": 0.3},
     flow={"batch_size": 4, "size": (192, 320), "pool": 1500},
     weights={"encoder": "imagenet"},
@@ -231,6 +233,9 @@ def _start(config: Config) -> Variables | None:
     if config.weights.encoder is not None:
         loaded = pretrained(config.system.backbone, config.weights.encoder)
         start = {part: {"encoder": values} for part, values in loaded.items()}
+    if config.weights.flow is not None:
+        loaded = flownets_from_torch(read_torch(config.weights.flow))
+        start.setdefault("params", {})["flow_net"] = loaded["params"]
     return start or None
 
 

@@ -45,7 +45,7 @@ def adapt(model: Model, frame: Frame, masks: Masks, *, online: OnlineConfig, pro
     """Trains a model on copies of one frame, which its own loss augments, each copy anew.
 
     All objects are learned at once; a system for one foreground is first made one for as many objects. DMM-Net
-    (section 4.1) trains 100 epochs on first frames, as in training; SegFlow (section 3.3) its segmentation branch.
+    (section 4.1) trains 100 epochs on first frames, as in training; SegFlow (section 4.2) its segmentation branch.
 
     Args:
       model: what to start from; it stays as it is.

@@ -10,6 +10,7 @@ from jaxvos.losses._detection import (
 from jaxvos.losses._flow import end_point_loss, multiscale_flow_loss
 from jaxvos.losses._matching import best_matches, similarity_loss, soft_iou_loss
 from jaxvos.losses._segmentation import balanced_cross_entropy, edge_cross_entropy, mask_cross_entropy
+from jaxvos.losses._unsupervised_flow import photometric_loss, smoothness_loss
 
 __all__ = [
     "balanced_cross_entropy",
@@ -21,8 +22,10 @@ __all__ = [
     "multiscale_flow_loss",
     "object_cross_entropy",
     "objectness_loss",
+    "photometric_loss",
     "region_mask_loss",
     "similarity_loss",
     "smooth_l1",
+    "smoothness_loss",
     "soft_iou_loss",
 ]

@@ -14,6 +14,7 @@ from jaxvos.nets._pretrained import pretrained
 from jaxvos.nets._pwc_net import PWCNet
 from jaxvos.nets._resnet import ResNet
 from jaxvos.nets._torch_detection import mask_rcnn_from_torch
+from jaxvos.nets._torch_flow import flownets_from_torch, pwc_net_from_torch
 from jaxvos.nets._torch_weights import efficientnet_lite0_from_torch, read_torch, resnet_from_torch
 from jaxvos.nets._transport import Matcher, Transport, TransportConfig
 from jaxvos.nets._up_conv import UpConv
@@ -43,8 +44,10 @@ __all__ = [
     "backbone",
     "depthwise_conv",
     "efficientnet_lite0_from_torch",
+    "flownets_from_torch",
     "mask_rcnn_from_torch",
     "pretrained",
+    "pwc_net_from_torch",
     "pyramid_roi_align",
     "read_torch",
     "resnet_from_torch",

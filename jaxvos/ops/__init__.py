@@ -7,6 +7,7 @@ from jaxvos.ops._edges import disc_edges, sobel_edges
 from jaxvos.ops._flow_color import flow_to_color
 from jaxvos.ops._instance_masks import crop_masks, mask_boxes, mask_iou, paste_masks
 from jaxvos.ops._next_frame import NextFrame, synthesise_next_frame
+from jaxvos.ops._occlusion import forward_backward_occlusion
 from jaxvos.ops._resize import resize, resize_flow
 from jaxvos.ops._roi_align import roi_align, roi_mean
 from jaxvos.ops._warp import warp, warp_coverage
@@ -22,6 +23,7 @@ __all__ = [
     "disc_edges",
     "encode_boxes",
     "flow_to_color",
+    "forward_backward_occlusion",
     "mask_boxes",
     "mask_iou",
     "nms",

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxvos.errors import InputError
-from jaxvos.losses import end_point_loss, multiscale_flow_loss
+from jaxvos.losses import end_point_loss, multiscale_flow_loss, photometric_loss, smoothness_loss
 from jaxvos.nets import PWCNet
-from jaxvos.ops import resize, resize_flow
+from jaxvos.ops import forward_backward_occlusion, resize, resize_flow
 from jaxvos.system import Clip, Frame, LossOutput, Prediction, System, no_memory
 from jaxvos.systems._frame_pairs import (
     FLOW_UNIT,
@@ -43,10 +43,22 @@ class PWCNetConfig:
     """Channels of the dilated convolutions that refine the last level, relative to the published; 0 for none."""
     radius: int = 4
     """Reach of the correlation, in pixels of a level."""
+    normalize: bool = False
+    """Normalise the channels of features before they are correlated: not as published; learns faster from scratch."""
     input_size: tuple[int, int] | None = None
     """Height and width that frames are resized to; their own, rounded to multiples of 64, if left out."""
+    supervision: Literal["flow", "images"] = "flow"
+    """Learn from known flow, or from the images alone: what the flow fetches must look alike, where it is seen."""
     loss: Literal["epe", "sq", "charbonnier"] = "epe"
     """How the distance to the known flow counts."""
+    photometric: Literal["charbonnier", "census", "ssim"] = "census"
+    """How looks are compared, without known flow."""
+    smoothness: float = 0.1
+    """Weight of the smoothness of the flow within objects, without known flow."""
+    smoothness_order: Literal[1, 2] = 1
+    """Punish its first or its second derivatives."""
+    occlusion: bool = True
+    """Leave out what the other frame hides, without known flow; found by a check of the flow back."""
     augmentation: PairAugmentationConfig = PairAugmentationConfig(rotation=10.0, scale=(0.9, 1.5), shift=0.1)
     """Random changes of training pairs."""
 
@@ -64,7 +76,7 @@ def pwc_net(config: PWCNetConfig = PWCNetConfig()) -> System:
     if len(config.widths) != 6:
         raise InputError(f"widths {config.widths}: PWC-Net has six levels of features; give six numbers")
     net = PWCNet(widths=config.widths, decoder_widths=config.decoder_widths, dense=config.dense,
-                 context_scale=config.context_scale, radius=config.radius)  # fmt: skip
+                 context_scale=config.context_scale, radius=config.radius, normalize=config.normalize)  # fmt: skip
 
     def init(key: Key, clip: Clip) -> Variables:
         image = jnp.zeros((1, _MULTIPLE, _MULTIPLE, 3), clip.images.dtype)
@@ -72,13 +84,21 @@ def pwc_net(config: PWCNetConfig = PWCNetConfig()) -> System:
 
     def loss(variables: Variables, clip: Clip, *, key: Key, step) -> LossOutput:
         del step
-        pairs = _fit_net(_pairs(clip, need_flow=True))
+        pairs = _fit_net(_pairs(clip, need_flow=config.supervision == "flow"))
         keys = jax.random.split(key, len(pairs.image))
         pairs = jax.vmap(functools.partial(augment_pair, config=config.augmentation))(keys, pairs)
         forward: Any = net.apply(variables, pairs.image, pairs.next_image)
-        error = jax.vmap(end_point_loss)(_full(forward, pairs.image), pairs.flow)
-        each = functools.partial(multiscale_flow_loss, scale=FLOW_UNIT, kind=config.loss)
-        total, scalars = mean_of_pairs(jax.vmap(each)(forward, pairs.flow), pairs), {"epe": mean_of_pairs(error, pairs)}
+        scalars = {}
+        if pairs.flow is not None:
+            error = jax.vmap(end_point_loss)(_full(forward, pairs.image), pairs.flow)
+            scalars["epe"] = mean_of_pairs(error, pairs)
+        if config.supervision == "flow":
+            each = functools.partial(multiscale_flow_loss, scale=FLOW_UNIT, kind=config.loss)
+            total = mean_of_pairs(jax.vmap(each)(forward, pairs.flow), pairs)
+        else:
+            backward: Any = net.apply(variables, pairs.next_image, pairs.image)
+            total, more = _unsupervised(pairs, forward, backward, config)
+            scalars |= more
         return LossOutput(total, {}, scalars)
 
     def predict(variables: Variables, memory, frame: Frame):
@@ -115,3 +135,21 @@ def _pairs(clip: Clip, *, need_flow: bool) -> FramePair:
 
 def _full(flows: dict[int, Array], image: Float[Array, "b h w 3"]) -> Float[Array, "b h w 2"]:
     return to_pixels(flows[2], image.shape[1:3])
+
+
+def _unsupervised(
+    pairs: FramePair, forward: dict[int, Array], backward: dict[int, Array], config: PWCNetConfig
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """The looks of what the flow fetches, and its smoothness (UnFlow, Meister et al., AAAI 2018), at full size."""
+    there, back = _full(forward, pairs.image), _full(backward, pairs.image)
+    hidden = jnp.zeros(there.shape[:3], bool)
+    if config.occlusion:
+        hidden = jax.lax.stop_gradient(jax.vmap(forward_backward_occlusion)(there, back))
+
+    def one(image: Array, other: Array, flow: Array, hidden: Array) -> tuple[Array, Array]:
+        looks = photometric_loss(image, other, flow, occluded=hidden, kind=config.photometric)
+        return looks, smoothness_loss(flow, image, order=config.smoothness_order)
+
+    looks, roughness = (mean_of_pairs(x, pairs) for x in jax.vmap(one)(pairs.image, pairs.next_image, there, hidden))
+    scalars = {"photometric": looks, "roughness": roughness, "occluded": jnp.mean(hidden)}
+    return looks + config.smoothness * roughness, scalars

@@ -39,7 +39,7 @@ _CROP_OFFSETS = {5: 1, 4: 2, 3: 4}  # of the released code, in cells
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NextFrameConfig:
-    """The next frame of a clip of one frame, which is made by moving its objects (section 3.3)."""
+    """The next frame of a clip of one frame, which is made by moving its objects (section 4.2)."""
 
     method: Literal["deform", "copy"] = "deform"
     """Move the objects, or show the frame again (the ablation `-fda`)."""
@@ -54,7 +54,7 @@ class NextFrameConfig:
     background: float = 0.0
     """Largest movement of the rest, as a share of the frame."""
     elastic: float = 0.0
-    """Largest bend of the objects, as a share of the sides of their box."""
+    """Largest bend of the objects, as a share of the sides of their box; up to 0.1."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
