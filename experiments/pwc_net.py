@@ -53,6 +53,8 @@ CHAIRS = Config(
     data=FlowDataConfig(sets=(("flying_chairs", "train"),), crop=None),
     training=TrainingConfig(num_steps=1_200_000, optimizer=OptimizerConfig(lr=1e-4, weight_decay=4e-4)),
 )
+FINE = evolve(CHAIRS, data={"batch_size": 4}, system={"loss": "charbonnier"},
+              training={"num_steps": 150_000, "optimizer": {"lr": 5e-5}})  # fmt: skip
 LITE = evolve(
     CHAIRS,
     system={"widths": (16, 24, 32, 48, 64, 96), "decoder_widths": (96, 64, 48, 32), "dense": False,
@@ -71,13 +73,11 @@ TINY = evolve(
 PRESETS = {
     "chairs": ("the published net and its first stage, on Flying Chairs", CHAIRS),
     "sintel": ("fine-tuning on Sintel, clean and final", evolve(
-        CHAIRS, data={"batch_size": 4, "size": (384, 768), "sets": (("sintel", "train_clean"), ("sintel", "train_final")),
-                      "crop": (0.7, 1.0)}, training={"num_steps": 150_000, "optimizer": {"lr": 5e-5}},
-        system={"loss": "charbonnier"})),
+        FINE, data={"size": (384, 768), "sets": (("sintel", "train_clean"), ("sintel", "train_final")),
+                    "crop": (0.7, 1.0)})),
     "kitti": ("fine-tuning on KITTI 2012 and 2015", evolve(
-        CHAIRS, data={"batch_size": 4, "size": (320, 896), "sets": (("kitti12_flow", "train"), ("kitti15_flow", "train")),
-                      "crop": (0.8, 1.0)}, training={"num_steps": 150_000, "optimizer": {"lr": 5e-5}},
-        system={"loss": "charbonnier"})),
+        FINE, data={"size": (320, 896), "sets": (("kitti12_flow", "train"), ("kitti15_flow", "train")),
+                    "crop": (0.8, 1.0)})),
     "unsupervised": ("the published net, from images alone", evolve(CHAIRS, system={"supervision": "images"})),
     "lite": ("an eighth of the channels' work, synthetic clips, a CPU's hour", LITE),
     "lite_unsupervised": ("the same without the true flow", evolve(LITE, system={"supervision": "images"})),

@@ -11,8 +11,8 @@ from jaxtyping import Array, Bool, Float
 
 from jaxvos.typing import Edges, Flow, Image, Key, Masks, Variables
 
-__all__ = ["Adaptation", "Clip", "Frame", "Init", "Loss", "LossOutput", "Memory", "Need", "Predict", "Prediction", "Proposals",
-           "Start", "System", "no_memory"]
+__all__ = ["Adaptation", "Clip", "Frame", "Init", "Loss", "LossOutput", "Memory", "Need", "Predict", "Prediction",
+           "Proposals", "Start", "System", "no_memory"]
 
 Memory = Any  # a pytree whose shapes never change from frame to frame
 Need = Literal["flow", "masks", "next_image", "proposals"]

@@ -89,3 +89,21 @@ def tiny_proposer(tmp_path_factory) -> Path:
                             roi_size=3, mask_roi_size=7, box_head_width=16, mask_head_width=8, mask_head_layers=1,
                             num_proposals=6)
     return _save_tiny(tmp_path_factory.mktemp("models"), "tiny-proposer", "mask_rcnn", config, mask_rcnn)
+
+
+@pytest.fixture(scope="session")
+def tiny_segflow(tmp_path_factory) -> Path:
+    """The smallest SegFlow."""
+    from jaxvos.systems import SegFlowConfig, segflow
+
+    config = SegFlowConfig(backbone="resnet18", backbone_width=8, flow_width=2, input_size=(64, 64))
+    return _save_tiny(tmp_path_factory.mktemp("models"), "tiny-segflow", "segflow", config, segflow)
+
+
+@pytest.fixture(scope="session")
+def tiny_pwc(tmp_path_factory) -> Path:
+    """The smallest PWC-Net."""
+    from jaxvos.systems import PWCNetConfig, pwc_net
+
+    config = PWCNetConfig(widths=(4,) * 6, decoder_widths=(4,), context_scale=0.0, radius=1, input_size=(64, 64))
+    return _save_tiny(tmp_path_factory.mktemp("models"), "tiny-pwc", "pwc_net", config, pwc_net)

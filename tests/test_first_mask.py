@@ -8,7 +8,16 @@ import pytest
 
 from jaxvos.data import open_video, write_mask, write_proposals
 from jaxvos.errors import InputError
-from jaxvos.inference import OnlineConfig, adapt, jitted_predict, open_proposals, propose_video, read_first_mask, segment, stream
+from jaxvos.inference import (
+    OnlineConfig,
+    adapt,
+    jitted_predict,
+    open_proposals,
+    propose_video,
+    read_first_mask,
+    segment,
+    stream,
+)
 from jaxvos.models import load_model
 from jaxvos.system import Frame
 
@@ -165,7 +174,8 @@ def test_arguments_that_a_model_has_no_use_for(model, proposer, tiny_model):
     blind = load_model(tiny_model)
     for which, arguments, words in (
         (model, {}, "give their mask"), (blind, {"first_mask": _mask(1)}, "takes no first mask"),
-        (blind, {"proposals": proposer}, "no use for proposals"), (blind, {"online": OnlineConfig()}, "no use for online"),
+        (blind, {"proposals": proposer}, "no use for proposals"),
+        (blind, {"online": OnlineConfig()}, "no use for online"),
         (model, {"first_mask": _mask(1), "flow": "dis"}, "no use for flow"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=words):

@@ -41,7 +41,7 @@ class Segment:
     """Steps of that, at most; each takes seconds on a CPU."""
     online_heads: Switch = False
     """Train the last layers alone, which is faster."""
-    online_patience: int | None = None
+    online_patience: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """End it when the loss has not fallen in so many evaluations, one every ten steps."""
     flow: Annotated[str | None, tyro.conf.arg(metavar="dis|MODEL|FOLDER")] = None
     """Where motion comes from, for models that want it: dis computes it here (OpenCV) and is the default; a network

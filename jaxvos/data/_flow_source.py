@@ -5,18 +5,18 @@ import functools
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float32, UInt8
 
 from jaxvos.data._batches import Batches, mixed_batches
 from jaxvos.data._clips import ClipConfig
 from jaxvos.data._loader import clip_batches, threaded_batches
-from jaxvos.data._prepared import open_dataset
+from jaxvos.data._prepared import PreparedSequence, open_dataset
 from jaxvos.data._synthetic import synthetic_batch
 from jaxvos.data._synthetic_scenes import SyntheticConfig
 from jaxvos.errors import InputError
 from jaxvos.system import Clip
 
 __all__ = ["FlowDataConfig", "flow_batches"]
-
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class FlowDataConfig:
     pool: int | None = None
     """How many synthetic clips there are; each is made once and stays in memory. Left out: every one is new."""
     sets: tuple[tuple[str, str], ...] = ()
-    """Prepared data sets and the splits to train on, such as `sintel train_clean`; synthetic clips alone if left out."""
+    """Prepared data sets and the splits to train on, such as `sintel train_clean`; synthetic clips if left out."""
     data_dir: Path | None = None
     """Where they were prepared, if not in the default place."""
     crop: tuple[float, float] | None = (0.6, 1.0)
@@ -56,6 +56,8 @@ class FlowDataConfig:
 def flow_batches(config: FlowDataConfig, *, seed: int) -> Batches:
     """Opens the sources of a run; clips have `images`, `flow` and `valid`, and `masks` and `alive` if kept.
 
+    Flow is NaN where it is unknown, such as that of the last frame of a sequence.
+
     Args:
         config: what to read and to make.
         seed: with the step, of everything that is random.
@@ -66,12 +68,42 @@ def flow_batches(config: FlowDataConfig, *, seed: int) -> Batches:
     synthetic = threaded_batches(_synthetic_maker(config, seed), batch_size=config.batch_size)
     if not config.sets:
         return synthetic
-    sequences = [s for name, split in config.sets for s in open_dataset(name, split=split, data_dir=config.data_dir)]
+    sequences = [_Pairs(sequence) for name, split in config.sets
+                 for sequence in open_dataset(name, split=split, data_dir=config.data_dir)]  # fmt: skip
     clips = ClipConfig(num_frames=config.num_frames, size=config.size, masks=False, flow=True, crop=config.crop)
     batches = clip_batches(sequences, clips, batch_size=config.batch_size, seed=seed)
     if config.synthetic_share > 0:
         batches = mixed_batches(synthetic, batches, share=config.synthetic_share, seed=seed)
     return batches
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pairs:
+    """A sequence whose last frame, which has no flow, may end a clip; it looks as if one more came after it."""
+
+    sequence: PreparedSequence
+
+    @property
+    def name(self) -> str:
+        return self.sequence.name
+
+    @property
+    def annotated(self) -> tuple[int, ...]:
+        return self.sequence.annotated
+
+    def __len__(self) -> int:
+        return len(self.sequence) + 1
+
+    def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        return self.sequence.image(index)
+
+    def mask(self, index: int) -> UInt8[np.ndarray, "h w"]:
+        return self.sequence.mask(index)
+
+    def flow(self, index: int) -> Float32[np.ndarray, "h w 2"]:
+        if index == len(self.sequence) - 1:
+            return np.full((*self.sequence.size, 2), np.nan, np.float32)
+        return self.sequence.sparse_flow(index)
 
 
 def _synthetic_maker(config: FlowDataConfig, seed: int):

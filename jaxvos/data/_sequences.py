@@ -87,6 +87,11 @@ class AnnotatedSequence(abc.ABC):
         flow, known = read_flow(self._existing("flows", index))
         return np.where(known[..., None], flow, np.float32(0))
 
+    def sparse_flow(self, index: int) -> Float32[np.ndarray, "h w 2"]:
+        """Returns the sequence's own flow from a frame to the next in pixels, NaN where it is unknown."""
+        flow, known = read_flow(self._existing("flows", index))
+        return np.where(known[..., None], flow, np.float32(np.nan))
+
     def with_flow_folder(self, folder: str | Path) -> "AnnotatedSequence":
         """Returns the sequence with the flow that `folder` holds for it: a folder of its name, one file for each frame.
 

@@ -6,6 +6,6 @@ from jaxvos.inference._inputs import ProposalProvider, estimate_flow, open_flow,
 from jaxvos.inference._objects import FirstMask, read_first_mask
 from jaxvos.inference._stream import SegmentedFrame, segment, stream
 
-__all__ = ["FirstMask", "OnlineConfig", "ProposalProvider", "SegmentedFrame", "adapt", "estimate_flow", "fold", "fold_clip",
-           "jitted_predict", "open_flow", "open_proposals", "propose", "propose_video", "read_first_mask", "segment",
-           "stream"]
+__all__ = ["FirstMask", "OnlineConfig", "ProposalProvider", "SegmentedFrame", "adapt", "estimate_flow", "fold",
+           "fold_clip", "jitted_predict", "open_flow", "open_proposals", "propose", "propose_video",
+           "read_first_mask", "segment", "stream"]

@@ -64,7 +64,8 @@ def stream(
 
     Raises:
       InputError: at once, if an argument is wrong or of no use to the model, the video cannot be opened or has fewer
-        than two frames; while iterating, if a later frame, its flow or its proposals cannot be read.
+        than two frames; while iterating, if a later frame, its flow or its proposals cannot be read, or the model
+        segments nothing.
     """
     if not 0 < threshold < 1:
         raise InputError(f"threshold {threshold}: give a probability between 0 and 1")
@@ -128,6 +129,8 @@ def _stream(
                 adapt_seconds = time.perf_counter() - started
             memory = jitted_start(model.system)(model.variables, frame, masks)
         memory, prediction = jitted_predict(model.system)(model.variables, memory, frame)
+        if prediction.masks.shape[-1] < 2:
+            raise InputError(f"{model.name} segments nothing: give a model that does, or use this one's flow")
         slots, foreground = _label(np.asarray(prediction.masks), threshold)
         seconds = time.perf_counter() - started - adapt_seconds
         mask = ids[slots] if index or objects is None else objects.labels

@@ -54,7 +54,7 @@ def multiscale_flow_loss(
     Args:
       flows: level to flow `(y, x, 2)`, in units of `scale` pixels of the frame, whatever the level's size.
       target: true flow in pixels of the frame; unknown vectors as in `end_point_loss`. A cell has the mean of the known
-        vectors within it.
+        vectors around it, weighted as `resize` shrinks; where there are none, it does not count.
       weights: of the levels.
       scale: the unit.
       kind: as in `end_point_loss`.

@@ -25,29 +25,36 @@ def photometric_loss(
 ) -> Float[Array, ""]:
     """Compares an image with what the flow fetches from the other, where the flow stays within the frame.
 
+    `census` and `ssim` look at windows; a pixel counts only if its window lies within the frame in both images.
+
     Args:
       image: in [0, 1].
       other: the image that the flow leads to.
       flow: pixels.
       occluded: what not to compare, since the other image hides it.
       kind: `charbonnier`, a robust distance of colours; `census`, of the signs of the differences to the pixels around,
-        which brightness does not change (Meister et al., "UnFlow", AAAI 2018); `ssim`, `(1 - SSIM) / 2` of 3x3 windows.
+        which added brightness does not change (Meister et al., "UnFlow", AAAI 2018); `ssim`, `(1 - SSIM) / 2` of 3x3
+        windows.
 
     Returns:
       The mean over the pixels that are compared; 0 if there are none.
     """
     fetched = warp(other, flow, border="nearest")
-    counts = warp_coverage(flow) >= _INSIDE
-    if occluded is not None:
-        counts = counts & ~occluded
+    inside = warp_coverage(flow) >= _INSIDE
     match kind:
         case "charbonnier":
+            radius = 0
             distance = jnp.mean(jnp.sqrt((image - fetched) ** 2 + 1e-6), axis=-1)
         case "census":
+            radius = _CENSUS_RADIUS
             squared = (_census(image) - _census(fetched)) ** 2
             distance = jnp.mean(squared / (0.1 + squared), axis=-1)
         case "ssim":
+            radius = 1
             distance = jnp.mean(_dissimilarity(image, fetched), axis=-1)
+    counts = _windows_within(inside, radius)
+    if occluded is not None:
+        counts = counts & ~occluded
     counts = jax.lax.stop_gradient(counts.astype(distance.dtype))
     return jnp.sum(distance * counts) / jnp.maximum(jnp.sum(counts), 1.0)
 
@@ -73,6 +80,12 @@ def smoothness_loss(
             edges = jnp.maximum(ahead, behind)
         total = total + jnp.mean(jnp.exp(-edge_weight * edges) * jnp.sqrt(steps**2 + 1e-6))
     return total
+
+
+def _windows_within(inside: Bool[Array, "h w"], radius: int) -> Bool[Array, "h w"]:
+    """Whether all of the square window around a pixel is inside."""
+    side = 2 * radius + 1
+    return jax.lax.reduce_window(jnp.pad(inside, radius), True, jax.lax.bitwise_and, (side, side), (1, 1), "VALID")
 
 
 def _census(image: Float[Array, "h w 3"]) -> Float[Array, "h w n"]:

@@ -6,7 +6,8 @@ from jaxvos.nets._decoder import DecoderOutput, UNetDecoder
 from jaxvos.nets._depthwise import DepthwiseConv, depthwise_conv
 from jaxvos.nets._detection_heads import BoxHead, MaskHead, RegionHead
 from jaxvos.nets._efficientnet import EfficientNetLite0
-from jaxvos.nets._flownets import FlowNetS, FlowNetSOutput
+from jaxvos.nets._flow_output import FlowOutput
+from jaxvos.nets._flownets import FlowNetS
 from jaxvos.nets._fpn import FPN, pyramid_roi_align
 from jaxvos.nets._heavy_refiner import HeavyRefiner
 from jaxvos.nets._light_refiner import LightRefiner
@@ -29,7 +30,7 @@ __all__ = [
     "DepthwiseConv",
     "EfficientNetLite0",
     "FlowNetS",
-    "FlowNetSOutput",
+    "FlowOutput",
     "HeavyRefiner",
     "LightRefiner",
     "MaskHead",

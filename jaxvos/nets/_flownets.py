@@ -1,25 +1,19 @@
 """FlowNetS: flow from two stacked images, by an encoder and a decoder (Dosovitskiy et al., ICCV 2015)."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxvos.nets._flow_output import FlowOutput
 from jaxvos.nets._up_conv import UpConv
 from jaxvos.ops import resize
 
-__all__ = ["FlowNetS", "FlowNetSOutput"]
+__all__ = ["FlowNetS"]
 
 _WIDTHS = {1: 1, 2: 2, 3: 4, 4: 8, 5: 8, 6: 16}  # channels of the encoder's levels, in those of the first
 _UP_WIDTHS = {5: 8, 4: 4, 3: 2, 2: 1}
-
-
-class FlowNetSOutput(NamedTuple):
-    """What the decoder makes of each level."""
-
-    flows: dict[int, Array]  # levels 6 to 2: (b, y, x, 2), in units of 20 pixels of the images
-    features: dict[int, Array]  # levels 5 to 2: what flow is predicted from
 
 
 class FlowNetS(nn.Module):
@@ -63,7 +57,7 @@ class FlowNetS(nn.Module):
                 for level in self.injected if level > 2
             }  # fmt: skip
 
-    def __call__(self, pair: Float[Array, "b h w 6"]) -> FlowNetSOutput:
+    def __call__(self, pair: Float[Array, "b h w 6"]) -> FlowOutput:
         """Returns flow and features of two stacked images."""
         return self.decode(self.encode(pair))
 
@@ -80,7 +74,7 @@ class FlowNetS(nn.Module):
             levels[level] = _leaky(second(_leaky(first(levels[level - 1]))))
         return levels
 
-    def decode(self, levels: dict[int, Array], *, extra: dict[int, Array] | None = None) -> FlowNetSOutput:
+    def decode(self, levels: dict[int, Array], *, extra: dict[int, Array] | None = None) -> FlowOutput:
         """Returns the flow and the features of every level, coarse to fine.
 
         Args:
@@ -104,7 +98,7 @@ class FlowNetS(nn.Module):
                 if self.inject == "decoder" and level > 2:
                     more = self.deconv_extra[str(level)](other)
             flows[level] = flow
-        return FlowNetSOutput(flows, features)
+        return FlowOutput(flows, features)
 
 
 def _conv(features: int, kernel: int, *, stride: int = 1, use_bias: bool = True, **options: Any) -> nn.Conv:

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxvos.nets._flow_output import FlowOutput
 from jaxvos.nets._up_conv import UpConv
-from jaxvos.ops import correlation, warp, warp_coverage
+from jaxvos.ops import correlation, resize, warp, warp_coverage
 
 __all__ = ["PWCNet"]
 
@@ -29,6 +30,7 @@ class PWCNet(nn.Module):
       context_scale: channels of the dilated convolutions that refine the last level, relative to the published; 0
         leaves them out.
       radius: of the correlation.
+      injected: levels that get maps of another net, as in `FlowNetS`; what is predicted alone sees them.
       normalize: give the channels of both maps zero mean and unit variance before they are correlated, which is not
         published with this net (Jonschkowski et al., ECCV 2020): it learns from scratch many times as fast.
     """
@@ -39,18 +41,26 @@ class PWCNet(nn.Module):
     context_scale: float = 1.0
     radius: int = 4
     normalize: bool = False
+    injected: tuple[int, ...] = ()
 
     @nn.compact
-    def __call__(self, image: Float[Array, "b h w 3"], other: Float[Array, "b h w 3"]) -> dict[int, Array]:
-        """Returns the flow of levels 6 to 2, coarse to fine, in units of 20 pixels of the images.
+    def __call__(
+        self,
+        image: Float[Array, "b h w 3"],
+        other: Float[Array, "b h w 3"],
+        *,
+        extra: dict[int, Array] | None = None,
+    ) -> FlowOutput:
+        """Returns the flow of levels 6 to 2, and what it is predicted from.
 
         Args:
           image: in [0, 1]; height and width must be multiples of 64.
           other: the image that the flow leads to.
+          extra: of the injected levels, maps of any size and number of channels.
         """
         pyramid = self._features(jnp.concatenate([image, other]))
         halves = {level: jnp.split(x, 2) for level, x in pyramid.items()}
-        flows: dict[int, Array] = {}
+        flows, features = {}, {}
         up_flow = up_features = None
         for level in _LEVELS:
             c1, c2 = halves[level]
@@ -64,14 +74,18 @@ class PWCNet(nn.Module):
             for index, width in enumerate(self.decoder_widths):
                 y = _leaky(_conv(width, name=f"conv{level}_{index}")(x))
                 x = jnp.concatenate([y, x], axis=-1) if self.dense else y
+            features[level] = x
             flow = _conv(2, name=f"predict_flow{level}")(x)
+            if level in self.injected:
+                added = resize((extra or {})[level], x.shape[1:3])
+                flow = flow + _conv(2, name=f"predict_extra_{level}", extra=True)(added)
             if level > _LEVELS[-1]:
                 up_flow = UpConv(2, name=f"deconv{level}")(flow)
                 up_features = UpConv(2, name=f"upfeat{level}")(x)
             elif self.context_scale > 0:
                 flow = flow + self._context(x)
             flows[level] = flow
-        return flows
+        return FlowOutput(flows, features)
 
     def _features(self, x: Float[Array, "b h w 3"]) -> dict[int, Array]:
         pyramid = {}
@@ -88,10 +102,10 @@ class PWCNet(nn.Module):
         return _conv(2, name="dc_conv7")(x)
 
 
-def _conv(features: int, *, name: str, stride: int = 1, dilation: int = 1) -> nn.Conv:
-    init: Any = nn.initializers.he_normal()
+def _conv(features: int, *, name: str, stride: int = 1, dilation: int = 1, extra: bool = False) -> nn.Conv:
+    init: Any = nn.initializers.zeros if extra else nn.initializers.he_normal()
     return nn.Conv(features, (3, 3), (stride, stride), padding=dilation, kernel_dilation=dilation, kernel_init=init,
-                   name=name)  # fmt: skip
+                   use_bias=not extra, name=name)  # fmt: skip
 
 
 def _normalized(*maps: Float[Array, "b h w c"]) -> tuple[Array, ...]:

@@ -1,27 +1,21 @@
 """State dicts of flow networks as Flax variables."""
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxvos.errors import InputError
+from jaxvos.nets._flownets import FlowNetS
+from jaxvos.nets._pwc_net import PWCNet
 
 __all__ = ["flownets_from_torch", "pwc_net_from_torch"]
 
-_FLOWNETS = (
-    *("conv1", "conv2", "conv3", "conv3_1", "conv4", "conv4_1", "conv5", "conv5_1", "conv6", "conv6_1"),
-    *(f"deconv{level}" for level in (5, 4, 3, 2)),
-    *(f"predict_flow{level}" for level in (6, 5, 4, 3, 2)),
-    *(f"upsampled_flow{level}_to_{level - 1}" for level in (6, 5, 4, 3)),
-)
-_PWC_NET = (
-    *(f"conv{level}{part}" for level in range(1, 7) for part in ("a", "aa", "b")),
-    *(f"conv{level}_{index}" for level in range(2, 7) for index in range(5)),
-    *(f"predict_flow{level}" for level in range(2, 7)),
-    *(f"{part}{level}" for part in ("deconv", "upfeat") for level in range(3, 7)),
-    *(f"dc_conv{index}" for index in range(1, 8)),
-)
+_Shapes = dict[str, dict[str, jax.ShapeDtypeStruct]]  # of the parameters, by layer
+
 _TRANSPOSED = ("deconv", "upfeat", "upsampled")
 
 
@@ -34,7 +28,7 @@ def flownets_from_torch(
     for research alone. None comes with jaxvos.
 
     Args:
-      state: as `read_torch` gives it.
+      state: as `read_torch` gives it, of any width.
       decoder_bias: what the `FlowNetS` has; biases that are missing become zeros.
       bgr: the weights were trained on BGR images; the first convolution is turned to RGB.
 
@@ -42,18 +36,23 @@ def flownets_from_torch(
       `{"params": ...}`.
 
     Raises:
-      InputError: layers are missing, or there are normalisations or biases that the net has no place for.
+      InputError: tensors are missing, unknown or of another shape, or there are normalisations or biases that the net
+        has no place for.
     """
-    layers = _layers(state, _FLOWNETS, "FlowNetS")
     if any(name.endswith("running_mean") for name in state):
         raise InputError("these are weights of FlowNetS with batch normalisation: give those of the net without")
-    for name, layer in layers.items():
-        if name.startswith("conv"):
-            continue
-        if decoder_bias:
-            layer.setdefault("bias", np.zeros(layer["kernel"].shape[-1], np.float32))
-        elif "bias" in layer:
-            raise InputError(f"{name} has a bias, as Caffe's FlowNetS has: build the net with decoder_bias=True")
+    tensors = _plain(state)
+    width = next(iter(np.shape(tensors.get("conv1.weight", 0))), 64)
+    shapes = _flownets_shapes(width, decoder_bias)
+    decoder = [f"{name}.bias" for name in shapes if not name.startswith("conv")]
+    if decoder_bias:
+        tensors = {name: np.zeros(shapes[name.split(".")[0]]["bias"].shape) for name in decoder} | tensors
+        surplus = []
+    else:
+        surplus = [name for name in decoder if tensors.pop(name, None) is not None]
+    layers = _layers(tensors, shapes, "FlowNetS")
+    if surplus:
+        raise InputError(f"there is {surplus[0]}, as in Caffe's FlowNetS: build the net with decoder_bias=True")
     if bgr:
         kernel = layers["conv1"]["kernel"]
         layers["conv1"]["kernel"] = np.concatenate([kernel[:, :, 2::-1], kernel[:, :, :2:-1]], axis=2)
@@ -70,27 +69,64 @@ def pwc_net_from_torch(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
       state: as `read_torch` gives it.
 
     Returns:
-      `{"params": ...}`.
+      `{"params": ...}`, for `PWCNet` as it is by default.
 
     Raises:
-      InputError: layers are missing.
+      InputError: tensors are missing, unknown or of another shape.
     """
-    layers = _layers(state, _PWC_NET, "PWC-Net")
-    layers["conv1a"]["kernel"] = layers["conv1a"]["kernel"][:, :, ::-1]
+    tensors = {name: value for name, value in _plain(state).items() if not name.startswith("deconv2.")}
+    layers = _layers(tensors, _pwc_net_shapes(), "PWC-Net")
+    layers["conv1a"]["kernel"] = np.ascontiguousarray(layers["conv1a"]["kernel"][:, :, ::-1])
     return {"params": layers}
 
 
-def _layers(state: Mapping[str, np.ndarray], names: Iterable[str], net: str) -> dict[str, dict[str, np.ndarray]]:
-    """Kernels and biases by layer; convolutions of a `Sequential` are called `NAME.0`."""
+@functools.cache
+def _flownets_shapes(width: int, decoder_bias: bool) -> _Shapes:
+    pair = jax.ShapeDtypeStruct((1, 64, 64, 6), jnp.float32)
+    return jax.eval_shape(FlowNetS(width, decoder_bias=decoder_bias).init, jax.random.key(0), pair)["params"]
+
+
+@functools.cache
+def _pwc_net_shapes() -> _Shapes:
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    return jax.eval_shape(PWCNet().init, jax.random.key(0), image, image)["params"]
+
+
+def _plain(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Names without the data-parallel prefix; the convolution of a `Sequential` is called `NAME.0`."""
+    return {name.removeprefix("module.").replace(".0.", "."): value for name, value in state.items()}
+
+
+def _layers(tensors: Mapping[str, np.ndarray], shapes: _Shapes, net: str) -> dict[str, dict[str, np.ndarray]]:
+    """Kernels and biases by layer, each with its axes in Flax's order."""
+    places = {f"{layer}.{'weight' if leaf == 'kernel' else leaf}": (layer, leaf, _torch_shape(layer, shape.shape))
+              for layer, leaves in shapes.items() for leaf, shape in leaves.items()}  # fmt: skip
+    found = {name: np.shape(value) for name, value in tensors.items()}
+    wrong = (f"{name} {found[name]} instead of {shape}" for name, (_, _, shape) in places.items()
+             if found.get(name, shape) != shape)  # fmt: skip
+    faults = [*_fault("missing", (name for name in places if name not in tensors)),
+              *_fault("unknown", (name for name in tensors if name not in places)),
+              *_fault("of another shape", wrong)]  # fmt: skip
+    if faults:
+        raise InputError(f"these are no weights of {net} ({'; '.join(faults)}): give its state dict")
     layers: dict[str, dict[str, np.ndarray]] = {}
-    plain = {key.removeprefix("module.").replace(".0.", "."): value for key, value in state.items()}
-    missing = [name for name in names if f"{name}.weight" not in plain]
-    if missing:
-        raise InputError(f"the weights lack {len(missing)} layers of {net}, such as {missing[0]}: give its state dict")
-    for name in names:
-        # transposed convolutions: in, out, y, x; the others: out, in, y, x
-        axes = (2, 3, 0, 1) if name.startswith(_TRANSPOSED) else (2, 3, 1, 0)
-        layers[name] = {"kernel": np.ascontiguousarray(plain[f"{name}.weight"].transpose(axes), np.float32)}
-        if f"{name}.bias" in plain:
-            layers[name]["bias"] = np.asarray(plain[f"{name}.bias"], np.float32)
+    for name, (layer, leaf, _) in places.items():
+        value = np.asarray(tensors[name])
+        if leaf == "kernel":
+            value = value.transpose((2, 3, 0, 1) if layer.startswith(_TRANSPOSED) else (2, 3, 1, 0))
+        layers.setdefault(layer, {})[leaf] = np.ascontiguousarray(value, np.float32)
     return layers
+
+
+def _torch_shape(layer: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of a kernel in PyTorch: in, out, y, x where it is transposed, and else out, in, y, x."""
+    if len(shape) < 4:
+        return shape
+    y, x, c, d = shape
+    return (c, d, y, x) if layer.startswith(_TRANSPOSED) else (d, c, y, x)
+
+
+def _fault(kind: str, names: Iterable[str]) -> list[str]:
+    found = list(names)
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return [f"{kind}: {found[0]}{more}"] if found else []

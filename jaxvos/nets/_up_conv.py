@@ -33,7 +33,8 @@ class UpConv(nn.Module):
         taps = jnp.array([[3, 1], [2, 0]])
         phases = kernel[taps[:, None, :, None], taps[None, :, None, :]]  # phase y, phase x, tap y, tap x, in, out
         phases = jnp.moveaxis(phases, (0, 1), (3, 4)).reshape(2, 2, c, 4 * self.features)
-        y = jax.lax.conv_general_dilated(x, phases, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        layout = ("NHWC", "HWIO", "NHWC")
+        y = jax.lax.conv_general_dilated(x, phases, (1, 1), ((1, 1), (1, 1)), dimension_numbers=layout)
         y = y.reshape(b, h + 1, w + 1, 2, 2, self.features)
         rows = jnp.stack([y[:, :h, :, 0], y[:, 1:, :, 1]], axis=2)  # b h 2 (w+1) 2 d
         both = jnp.stack([rows[..., :w, 0, :], rows[..., 1:, 1, :]], axis=4)  # b h 2 w 2 d

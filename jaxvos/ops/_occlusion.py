@@ -13,7 +13,7 @@ _INSIDE = 0.999  # of what is fetched must lie within the frame
 def forward_backward_occlusion(
     forward: Float[Array, "h w 2"], backward: Float[Array, "h w 2"], *, alpha: float = 0.01, beta: float = 0.5
 ) -> Bool[Array, "h w"]:
-    """Marks the pixels whose flow does not lead back to them, and those that leave the frame.
+    """Marks the pixels whose flow does not lead back to them, and those that leave the frame or whose flow is unknown.
 
     A pixel is hidden where `|w_f + w_b(x + w_f)|^2 > alpha (|w_f|^2 + |w_b(x + w_f)|^2) + beta`.
 
@@ -27,5 +27,5 @@ def forward_backward_occlusion(
     """
     back = warp(backward, forward, border="nearest")
     length = lambda flow: jnp.sum(flow * flow, axis=-1)  # noqa: E731
-    differs = length(forward + back) > alpha * (length(forward) + length(back)) + beta
-    return differs | (warp_coverage(forward) < _INSIDE)
+    excess = length(forward + back) - alpha * (length(forward) + length(back))  # NaN if a vector is not finite
+    return ~((excess <= beta) & (warp_coverage(forward) >= _INSIDE))

@@ -87,7 +87,7 @@ def pwc_net(config: PWCNetConfig = PWCNetConfig()) -> System:
         pairs = _fit_net(_pairs(clip, need_flow=config.supervision == "flow"))
         keys = jax.random.split(key, len(pairs.image))
         pairs = jax.vmap(functools.partial(augment_pair, config=config.augmentation))(keys, pairs)
-        forward: Any = net.apply(variables, pairs.image, pairs.next_image)
+        forward = _flows(net.apply(variables, pairs.image, pairs.next_image))
         scalars = {}
         if pairs.flow is not None:
             error = jax.vmap(end_point_loss)(_full(forward, pairs.image), pairs.flow)
@@ -96,7 +96,7 @@ def pwc_net(config: PWCNetConfig = PWCNetConfig()) -> System:
             each = functools.partial(multiscale_flow_loss, scale=FLOW_UNIT, kind=config.loss)
             total = mean_of_pairs(jax.vmap(each)(forward, pairs.flow), pairs)
         else:
-            backward: Any = net.apply(variables, pairs.next_image, pairs.image)
+            backward = _flows(net.apply(variables, pairs.next_image, pairs.image))
             total, more = _unsupervised(pairs, forward, backward, config)
             scalars |= more
         return LossOutput(total, {}, scalars)
@@ -107,11 +107,15 @@ def pwc_net(config: PWCNetConfig = PWCNetConfig()) -> System:
         size = frame.image.shape[:2]
         net_size = config.input_size or _rounded(size)
         inputs = (resize(x, net_size)[None] for x in (frame.image, frame.next_image))
-        found: Any = net.apply(variables, *inputs)
+        found = _flows(net.apply(variables, *inputs))
         known = jnp.ones((*size, 1), frame.image.dtype)
         return memory, Prediction(known, flow=to_pixels(found[2][0], size))
 
     return System(init, loss, predict, no_memory, needs=("next_image",))
+
+
+def _flows(output: Any) -> dict[int, Array]:
+    return output.flows
 
 
 def _rounded(size: tuple[int, ...]) -> tuple[int, ...]:

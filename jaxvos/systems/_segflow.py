@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxvos.errors import InputError
 from jaxvos.losses import balanced_cross_entropy, end_point_loss, multiscale_flow_loss
-from jaxvos.nets import BackboneName, FlowNetS, backbone
+from jaxvos.nets import BackboneName, FlowNetS, PWCNet, backbone
 from jaxvos.ops import resize, resize_flow, synthesise_next_frame
 from jaxvos.system import Adaptation, Clip, Frame, LossOutput, Prediction, System
 from jaxvos.systems._frame_pairs import (
@@ -33,6 +33,8 @@ __all__ = ["NextFrameConfig", "SegFlowConfig", "segflow"]
 
 _MULTIPLE = 64  # of the flow branch's height and width
 _FLOW_MEAN = (0.45, 0.432, 0.411)  # of Flying Chairs, in the order that the PyTorch port applies it to RGB
+_PWC_LITE: dict[str, Any] = {"widths": (16, 24, 32, 48, 64, 96), "decoder_widths": (96, 64, 48, 32), "dense": False,
+                             "context_scale": 0.5, "normalize": True}  # fmt: skip
 _PAIRS = {5: 4, 4: 3, 3: 2}  # which level of the flow decoder meets which stage of the encoder, an octave coarser
 _CROP_OFFSETS = {5: 1, 4: 2, 3: 4}  # of the released code, in cells
 
@@ -65,6 +67,8 @@ class SegFlowConfig:
     """Encoder of the segmentation branch."""
     backbone_width: int = 64
     """Channels of a ResNet's stem (64 as published)."""
+    flow_net: Literal["flownets", "pwc_net", "pwc_net_lite"] = "flownets"
+    """The flow branch: the published one, or a PWC-Net, which learns from little; as published, or `pwc-net-lite`'s."""
     flow_width: int = 64
     """Channels of FlowNetS's first convolution (64 as published)."""
     num_objects: int = 1
@@ -130,7 +134,13 @@ class _SegFlow(nn.Module):
         self.encoder = backbone(config.backbone, width=config.backbone_width)
         into_flow = config.fusion == "paper" and config.seg_to_flow
         levels = tuple(_PAIRS.values()) if into_flow else ()
-        self.flow_net = FlowNetS(width=config.flow_width, injected=levels, inject=config.inject)
+        match config.flow_net:
+            case "flownets":
+                self.flow_net = FlowNetS(width=config.flow_width, injected=levels, inject=config.inject)
+            case "pwc_net":
+                self.flow_net = PWCNet(injected=levels)
+            case "pwc_net_lite":
+                self.flow_net = PWCNet(**_PWC_LITE, injected=levels)
         self.scores = {str(stage): _Head(1 + config.num_objects) for stage in _PAIRS}
         if config.fusion == "release":
             self.flow_scores = {str(stage): _Head(2) for stage in _PAIRS}
@@ -143,10 +153,14 @@ class _SegFlow(nn.Module):
         """Returns the logits of the masks, the flow in pixels, and the flow of all levels as `FlowNetS` gives it."""
         config, size = self.config, images.shape[1:3]
         stages = self._stages(images, train=train)
-        pair = jnp.concatenate([resize(x, _rounded(size)) - jnp.array(_FLOW_MEAN) for x in (images, next_images)], -1)
+        pair = [resize(x, _rounded(size)) for x in (images, next_images)]
         into_flow = config.fusion == "paper" and config.seg_to_flow
         extra = {level: stages[stage] for stage, level in _PAIRS.items()} if into_flow else None
-        decoded = self.flow_net.decode(self.flow_net.encode(pair), extra=extra)
+        if isinstance(self.flow_net, FlowNetS):
+            stacked = jnp.concatenate([x - jnp.array(_FLOW_MEAN) for x in pair], axis=-1)
+            decoded = self.flow_net.decode(self.flow_net.encode(stacked), extra=extra)
+        else:
+            decoded = self.flow_net(*pair, extra=extra)
         from_flow = {stage: _halve(decoded.features[level]) for stage, level in _PAIRS.items()}
         maps, others = {}, {}
         for stage, x in stages.items():
@@ -204,11 +218,13 @@ def segflow(config: SegFlowConfig = SegFlowConfig()) -> System:
     are the flow branch, `encoder` and `scores` the other.
 
     Raises:
-      InputError: the multi-scale loss is asked of the head that has one scale, or the cut-out of frames that are not
-        480x854.
+      InputError: the multi-scale loss is asked of the head that has one scale, the decoder of a PWC-Net is to be
+        injected into, or flow features are to be cut out for frames that are not 480x854.
     """
     if config.flow_multiscale and config.fusion == "release":
         raise InputError("fusion 'release' predicts flow at one scale: leave out flow_multiscale")
+    if config.flow_net != "flownets" and config.inject == "decoder":
+        raise InputError("inject 'decoder' is into FlowNetS's: set inject 'heads' or flow_net 'flownets'")
     if config.align == "crop" and config.input_size != (480, 854):
         raise InputError(f"align 'crop' is the released code's, for 480x854, not {config.input_size}: use 'resize'")
     net = _SegFlow(config)

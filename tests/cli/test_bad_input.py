@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvos.data import write_flow
+from jaxvos.data import write_flow, write_mask
 
 
 @pytest.fixture
@@ -136,7 +136,9 @@ def test_thresholds(refused, folder, threshold):
 
 def test_flow(refused, folder, tmp_path):
     source = folder()
-    assert "'nonsense' is neither 'dis' nor a folder" in refused(source, "--flow", "nonsense")
+    error = refused(source, "--flow", "nonsense")
+    assert "there is no model nonsense: give" in error
+    assert error.endswith("; flow also comes from 'dis' or a folder of flow files\n")
     (tmp_path / "flow").mkdir()
     assert "no .flo, .pfm or .png flow files" in refused(source, "--flow", tmp_path / "flow")
     for index in range(2):
@@ -195,3 +197,24 @@ def test_several_resolutions(refused, folder, tmp_path):
     for resolution in ("480p", "1080p"):
         folder(f"davis/JPEGImages/{resolution}/bear")
     assert "has several resolutions; name one" in refused(tmp_path / "davis")
+
+
+def test_objects_online_and_flow_networks(refused, folder, tmp_path, tiny_model, tiny_pwc, tiny_segflow):
+    source = folder(count=2)
+    for name, columns in (("one", [5] * 64), ("two", [5, 9] * 32), ("none", [0] * 64)):
+        write_mask(tmp_path / f"{name}.png", np.array(columns, np.uint8)[None].repeat(48, 0))
+    one, two, none = (("--first-mask", tmp_path / f"{name}.png") for name in ("one", "two", "none"))
+    for words, model, options in (
+        ("learns online from the first mask: give their mask (--first-mask PNG)", tiny_segflow, ("--online",)),
+        ("tells 2 objects apart only after learning them: add --online, or mark one", tiny_segflow, two),
+        ("tells 2 objects apart only after learning them", tiny_segflow, (*two, "--no-online")),
+        ("none.png holds no object", tiny_segflow, (*none, "--online")),
+        ("0 steps of online learning", tiny_segflow, (*one, "--online", "--online-steps", "0")),
+        ("a patience of 0 evaluations", tiny_segflow, (*one, "--online", "--online-patience", "0")),
+        ("tiny has no use for online learning", tiny_model, ("--online",)),
+        ("finds objects by itself and takes no first mask", tiny_pwc, one),
+        ("tiny-pwc segments nothing", tiny_pwc, ()),
+        ("tiny estimates no flow: give a flow network", tiny_model, ("--flow", tiny_model)),
+        ("tiny-segflow has no use for flow", tiny_segflow, ("--flow", tiny_pwc)),
+    ):
+        assert words in refused(source, *options, model=model)

@@ -4,16 +4,13 @@ import io
 import json
 import sys
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxvos.data import dis_flow, open_video, read_flow, write_flow
-from jaxvos.models import abstract_variables, save_model
 from jaxvos.ops import flow_to_color
-from jaxvos.systems import PWCNetConfig, pwc_net
 
 
 @pytest.fixture
@@ -40,18 +37,6 @@ def vectors(tmp_path):
         return tmp_path / name
 
     return write
-
-
-@pytest.fixture(scope="module")
-def tiny_pwc(tmp_path_factory):
-    """The smallest PWC-Net, with random weights."""
-    config = PWCNetConfig(widths=(4,) * 6, decoder_widths=(4,), context_scale=0.0, radius=1, input_size=(64, 64))
-    rng = np.random.default_rng(0)
-    variables = jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32),
-                             abstract_variables(pwc_net(config)))  # fmt: skip
-    path = tmp_path_factory.mktemp("models") / "tiny-pwc.safetensors"
-    save_model(path, variables, system="pwc_net", config=config, metadata={"licence": "CC0-1.0"})
-    return path
 
 
 def _names(folder):

@@ -35,7 +35,8 @@ def test_version(run):
 def test_help_of_a_command(run, command, names):
     code, out, _ = run(command, "--help")
     assert code == 0 and all(name in out for name in names)
-    assert "STR" not in out and "--no-" not in out.replace("--no-stability", "") and "{None}" not in out
+    assert "STR" not in out and "{None}" not in out
+    assert "--no-" not in out.replace("--no-stability", "").replace("--no-online", "")
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import jaxvos.models
-from jaxvos.data import davis_palette, open_video, read_mask, write_flow
-from jaxvos.inference import jitted_predict
+from jaxvos.data import davis_palette, open_video, read_mask, write_flow, write_mask
+from jaxvos.inference import jitted_predict, stream
 from jaxvos.models import DEFAULT, load_model
 
 
@@ -143,3 +143,36 @@ def test_a_terminal_sees_a_bar_and_a_pipe_does_not(run, folder, tmp_path, tiny_m
     monkeypatch.setattr(sys, "stderr", terminal)
     run("segment", source, "-o", tmp_path / "shown", "--model", tiny_model)
     assert "clip:" in terminal.getvalue() and "/4 [" in terminal.getvalue()
+
+
+def test_an_object_that_is_learned_online(run, video, tmp_path, tiny_segflow):
+    source, mask, reports = video(count=3), tmp_path / "first.png", {}
+    write_mask(mask, np.where(np.arange(64) < 24, 5, 0).astype(np.uint8)[None].repeat(48, 0))
+    for name, options in {"on": ("--online", "--online-steps", "2", "--online-heads"), "off": ("--no-online",)}.items():
+        code, out, err = run("segment", source, "-o", tmp_path / name, "--model", tiny_segflow, "--first-mask", mask,
+                             *options)  # fmt: skip
+        assert code == 0 and err == "" and ("s of online learning included" in out) == (name == "on")
+        np.testing.assert_array_equal(_masks(tmp_path / name)[0], read_mask(mask))
+        assert set(np.unique(_masks(tmp_path / name))) == {0, 5}
+        reports[name] = json.loads((tmp_path / name / "results.json").read_text())
+    expected = {"num_steps": 2, "lr": None, "heads_only": True, "patience": None, "seed": 0}
+    assert reports["on"]["online"] == expected and reports["on"]["online_seconds"] > 0
+    assert reports["off"]["online"] is None and reports["off"]["online_seconds"] == 0
+    assert all(report["model"]["name"] == "tiny-segflow" and report["flow"] is None for report in reports.values())
+
+
+def test_flow_of_a_network(run, folder, tmp_path, tiny_model, tiny_pwc):
+    for name in ("bear", "cow"):
+        folder(f"many/{name}", count=3)
+    source = tmp_path / "many" / "bear"
+    found = list(stream(source, model=tiny_model, flow=tiny_pwc))
+    threshold = float(np.median([frame.foreground for frame in found]))
+    for output, place, flow in (("one", source, tiny_pwc), ("all", source.parent, tiny_pwc), ("dis", source, "dis")):
+        code, _, err = run("segment", place, "-o", tmp_path / output, "--model", tiny_model, "--flow", flow,
+                           "--threshold", threshold)  # fmt: skip
+        assert code == 0 and err == ""
+    expected = np.stack([frame.foreground for frame in found]) >= threshold
+    for place in ("one", "all/bear", "all/cow"):
+        assert json.loads((tmp_path / place / "results.json").read_text())["flow"] == str(tiny_pwc)
+        assert np.mean(_masks(tmp_path / place) != expected) < 1e-3
+    assert np.mean(_masks(tmp_path / "dis") != expected) > 1e-3

@@ -107,7 +107,8 @@ def test_both_branches_see_one_place_in_one_cell():
 
 
 OPTIONS = {
-    "backbone": ["resnet34"], "backbone_width": [4], "flow_width": [4], "num_objects": [2],
+    "backbone": ["resnet34"], "backbone_width": [4], "flow_net": ["pwc_net_lite"], "flow_width": [4],
+    "num_objects": [2],
     "fusion": ["release", "none"], "inject": ["decoder"], "flow_to_seg": [False], "seg_to_flow": [False],
     "skip_scale": [(0.1, 1.0, 1.0)], "learn_skip_scale": [True], "align": ["crop"], "input_size": [(64, 96)],
     "bn": ["train"], "class_balance": ["none"], "w_min": [0.9], "flow_loss": ["sq", "charbonnier"],
@@ -223,21 +224,33 @@ def test_scan_equals_stream_with_one_trace():
     np.testing.assert_allclose(scanned.masks.sum(-1), 1.0, atol=1e-5)
 
 
-def test_dead_slots_and_padding_change_nothing():
-    two, four = (evolve(BASE, num_objects=count) for count in (2, 4))
-    system, clip = segflow(BASE), _clip()
-    grown = [system.adaptation.prepare(_variables(BASE), 1 + count)[1] for count in (2, 4)]
-    wide = clip._replace(masks=jnp.pad(clip.masks, [(0, 0)] * 4 + [(0, 2)]), alive=jnp.pad(clip.alive, ((0, 0), (0, 2))))
-    losses = [_loss(c)(v, x).loss for c, v, x in zip((two, four), grown, (clip, wide), strict=True)]
-    # the heads of more objects share what one had, and dead ones have none of it: the same but for that share
-    start = [segflow(c).start(v, _frame(), x.masks[0, 0]) for c, v, x in zip((two, four), grown, (clip, wide), strict=True)]
-    assert start[0].tolist() == [True] * 3 and start[1].tolist() == [True] * 3 + [False] * 2
-    found = [jax.jit(segflow(c).predict)(v, m, _frame())[1].masks for c, v, m in zip((two, four), grown, start, strict=True)]
-    assert not found[1][..., 3:].any() and np.isfinite(losses).all()
-    padded = jax.tree.map(lambda x: jnp.concatenate([x, x[:, :1] * 0], axis=1), clip._replace(alive=None))
-    padded = padded._replace(alive=clip.alive, valid=jnp.array([[True, True, False]]))
-    answers = [_loss(BASE)(_variables(BASE), c).loss for c in (clip, padded)]
-    np.testing.assert_allclose(*answers, rtol=1e-5)
+def test_dead_slots_change_nothing():
+    """Four slots for objects of which two are dead answer and learn as two do."""
+    clip, prepare = _clip(), segflow(BASE).adaptation.prepare
+    told = clip.masks[0, 0]
+    wide = clip._replace(masks=jnp.pad(clip.masks, [(0, 0)] * 4 + [(0, 2)]),
+                         alive=jnp.pad(clip.alive, ((0, 0), (0, 2))))  # fmt: skip
+    (two, variables), (four, more) = prepare(_variables(BASE), 3), prepare(_variables(BASE), 5)
+    share = more["params"]["scores_3"]["own"]["bias"].at[1:].add(jnp.log(2.0))  # of two in place of four
+    head = more["params"]["scores_3"]
+    more["params"]["scores_3"] = {**head, "own": {**head["own"], "bias": share}}
+    answers = []
+    for system, values, x in ((two, variables, clip), (four, more, wide)):
+        memory = system.start(values, _frame(), x.masks[0, 0])
+        assert memory.sum() == 1 + jnp.any(told[..., 1:] > 0, axis=(0, 1)).sum()
+        loss = jax.jit(functools.partial(system.loss, key=jax.random.key(1), step=0))(values, x).loss
+        answers.append((loss, jax.jit(system.predict)(values, memory, _frame())[1].masks))
+    np.testing.assert_allclose(answers[0][0], answers[1][0], rtol=1e-5)
+    np.testing.assert_allclose(answers[0][1], answers[1][1][..., :3], atol=1e-6)
+    assert not answers[1][1][..., 3:].any()
+
+
+def test_padding_frames_do_not_count():
+    clip = _clip()
+    extend = lambda x: jnp.concatenate([x, x[:, :1] * 0], axis=1)  # noqa: E731
+    padded = clip._replace(images=extend(clip.images), masks=extend(clip.masks), flow=extend(clip.flow),
+                           valid=jnp.array([[True, True, False]]))  # fmt: skip
+    np.testing.assert_allclose(*(_loss(BASE)(_variables(BASE), c).loss for c in (clip, padded)), rtol=1e-5)
 
 
 def test_several_objects_together_are_as_likely_as_the_one_was():
@@ -261,6 +274,8 @@ def test_the_mirrored_pair_gives_the_mirrored_masks():
 def test_what_is_wrong_is_named():
     with pytest.raises(InputError, match="one scale"):
         segflow(SegFlowConfig(fusion="release", flow_multiscale=True))
+    with pytest.raises(InputError, match="into FlowNetS"):
+        segflow(SegFlowConfig(flow_net="pwc_net", inject="decoder"))
     with pytest.raises(InputError, match="480x854"):
         segflow(SegFlowConfig(align="crop", input_size=(64, 64)))
     with pytest.raises(ValueError, match="next_image"):
