@@ -60,7 +60,7 @@ LITE = evolve(
     system={"widths": (16, 24, 32, 48, 64, 96), "decoder_widths": (96, 64, 48, 32), "dense": False,
             "context_scale": 0.5, "normalize": True},
     data={"batch_size": 4, "size": (192, 256), "sets": (), "pool": 3000},
-    training={"num_steps": 5000, "checkpoint_every": 250, "eval_every": 500, "optimizer": {
+    training={"num_steps": 3000, "checkpoint_every": 250, "eval_every": 1000, "optimizer": {
         "lr": 6e-4, "weight_decay": 1e-5, "decoupled": True, "schedule": "cosine", "warmup_steps": 100,
         "clip_norm": 10.0}},
 )  # fmt: skip
@@ -78,9 +78,11 @@ PRESETS = {
     "kitti": ("fine-tuning on KITTI 2012 and 2015", evolve(
         FINE, data={"size": (320, 896), "sets": (("kitti12_flow", "train"), ("kitti15_flow", "train")),
                     "crop": (0.8, 1.0)})),
-    "unsupervised": ("the published net, from images alone", evolve(CHAIRS, system={"supervision": "images"})),
+    "unsupervised": ("the published net, from images alone",
+                     evolve(CHAIRS, system={"supervision": "images", "occlusion_from": 200_000})),
     "lite": ("an eighth of the channels' work, synthetic clips, a CPU's hour", LITE),
-    "lite_unsupervised": ("the same without the true flow", evolve(LITE, system={"supervision": "images"})),
+    "lite_unsupervised": ("the same without the true flow",
+                          evolve(LITE, system={"supervision": "images", "occlusion_from": 1000})),
     "tiny": ("a few channels at 64 px, for tests", TINY),
 }  # fmt: skip
 

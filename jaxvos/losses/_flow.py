@@ -6,11 +6,9 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxvos.ops import resize
+from jaxvos.ops import known_flow, resize_sparse_flow
 
 __all__ = ["end_point_loss", "multiscale_flow_loss"]
-
-_UNKNOWN = 1e9  # vectors with a component beyond this, infinite or NaN are unknown
 
 
 def end_point_loss(
@@ -61,21 +59,13 @@ def multiscale_flow_loss(
 
     Source: Dosovitskiy et al., "FlowNet" (ICCV 2015); Sun et al., "PWC-Net" (CVPR 2018), Eq. 5.
     """
-    known = _is_known(target)[..., None]
-    filled, share = jnp.where(known, target, 0), known.astype(target.dtype)
-    total = jnp.zeros(())
+    (h, w), total = target.shape[:2], jnp.zeros(())
     for level, weight in weights:
-        size = flows[level].shape[:2]
-        weight_of_cell = resize(share, size)
-        mean = resize(filled, size) / jnp.maximum(weight_of_cell, 1e-6)
-        cells = jnp.where(weight_of_cell > 1e-3, mean / scale, jnp.nan)
+        y, x = flows[level].shape[:2]
+        cells = resize_sparse_flow(target, (y, x)) * jnp.array([w / x, h / y]) / scale  # in pixels of the frame
         total = total + weight * end_point_loss(flows[level], cells, kind=kind, reduction="sum")
     largest = max(flows[level].shape[0] * flows[level].shape[1] for level, _ in weights)
     return total / largest
-
-
-def _is_known(target: Float[Array, "h w 2"]) -> Bool[Array, "h w"]:
-    return jnp.all(jnp.abs(target) < _UNKNOWN, axis=-1)  # false for NaN too
 
 
 def _distance(
@@ -87,7 +77,7 @@ def _distance(
     power: float,
 ) -> tuple[Float[Array, "h w"], Bool[Array, "h w"]]:
     """The distance of every vector, 0 where the true one is unknown, and where it is known."""
-    known = _is_known(target)
+    known = known_flow(target)
     squared = jnp.sum((flow - jnp.where(known[..., None], target, 0)) ** 2, axis=-1)
     match kind:
         case "sq":

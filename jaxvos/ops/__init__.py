@@ -8,7 +8,7 @@ from jaxvos.ops._flow_color import flow_to_color
 from jaxvos.ops._instance_masks import crop_masks, mask_boxes, mask_iou, paste_masks
 from jaxvos.ops._next_frame import NextFrame, synthesise_next_frame
 from jaxvos.ops._occlusion import forward_backward_occlusion
-from jaxvos.ops._resize import resize, resize_flow
+from jaxvos.ops._resize import known_flow, resize, resize_flow, resize_sparse_flow
 from jaxvos.ops._roi_align import roi_align, roi_mean
 from jaxvos.ops._warp import warp, warp_coverage
 
@@ -24,6 +24,7 @@ __all__ = [
     "encode_boxes",
     "flow_to_color",
     "forward_backward_occlusion",
+    "known_flow",
     "mask_boxes",
     "mask_iou",
     "nms",
@@ -31,6 +32,7 @@ __all__ = [
     "random_affine",
     "resize",
     "resize_flow",
+    "resize_sparse_flow",
     "roi_align",
     "roi_mean",
     "sobel_edges",

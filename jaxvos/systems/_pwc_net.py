@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from jaxvos.errors import InputError
 from jaxvos.losses import end_point_loss, multiscale_flow_loss, photometric_loss, smoothness_loss
 from jaxvos.nets import PWCNet
-from jaxvos.ops import forward_backward_occlusion, resize, resize_flow
+from jaxvos.ops import forward_backward_occlusion, resize, resize_sparse_flow
 from jaxvos.system import Clip, Frame, LossOutput, Prediction, System, no_memory
 from jaxvos.systems._frame_pairs import (
     FLOW_UNIT,
@@ -59,6 +59,8 @@ class PWCNetConfig:
     """Punish its first or its second derivatives."""
     occlusion: bool = True
     """Leave out what the other frame hides, without known flow; found by a check of the flow back."""
+    occlusion_from: int = 0
+    """Steps after which that begins: of an untrained net's flow, all seems hidden."""
     augmentation: PairAugmentationConfig = PairAugmentationConfig(rotation=10.0, scale=(0.9, 1.5), shift=0.1)
     """Random changes of training pairs."""
 
@@ -83,7 +85,6 @@ def pwc_net(config: PWCNetConfig = PWCNetConfig()) -> System:
         return net.init(key, image, image)
 
     def loss(variables: Variables, clip: Clip, *, key: Key, step) -> LossOutput:
-        del step
         pairs = _fit_net(_pairs(clip, need_flow=config.supervision == "flow"))
         keys = jax.random.split(key, len(pairs.image))
         pairs = jax.vmap(functools.partial(augment_pair, config=config.augmentation))(keys, pairs)
@@ -97,7 +98,7 @@ def pwc_net(config: PWCNetConfig = PWCNetConfig()) -> System:
             total = mean_of_pairs(jax.vmap(each)(forward, pairs.flow), pairs)
         else:
             backward = _flows(net.apply(variables, pairs.next_image, pairs.image))
-            total, more = _unsupervised(pairs, forward, backward, config)
+            total, more = _unsupervised(pairs, forward, backward, config, step)
             scalars |= more
         return LossOutput(total, {}, scalars)
 
@@ -125,7 +126,7 @@ def _rounded(size: tuple[int, ...]) -> tuple[int, ...]:
 def _fit_net(pairs: FramePair) -> FramePair:
     """Brings the frames, and the flow with them, to sides that the net can halve six times."""
     size = _rounded(pairs.image.shape[1:3])
-    flow = None if pairs.flow is None else resize_flow(pairs.flow, size)
+    flow = None if pairs.flow is None else resize_sparse_flow(pairs.flow, size)
     return pairs._replace(image=resize(pairs.image, size), next_image=resize(pairs.next_image, size), flow=flow)
 
 
@@ -142,13 +143,14 @@ def _full(flows: dict[int, Array], image: Float[Array, "b h w 3"]) -> Float[Arra
 
 
 def _unsupervised(
-    pairs: FramePair, forward: dict[int, Array], backward: dict[int, Array], config: PWCNetConfig
+    pairs: FramePair, forward: dict[int, Array], backward: dict[int, Array], config: PWCNetConfig, step: Any
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The looks of what the flow fetches, and its smoothness (UnFlow, Meister et al., AAAI 2018), at full size."""
     there, back = _full(forward, pairs.image), _full(backward, pairs.image)
     hidden = jnp.zeros(there.shape[:3], bool)
     if config.occlusion:
         hidden = jax.lax.stop_gradient(jax.vmap(forward_backward_occlusion)(there, back))
+        hidden = hidden & (step >= config.occlusion_from)
 
     def one(image: Array, other: Array, flow: Array, hidden: Array) -> tuple[Array, Array]:
         looks = photometric_loss(image, other, flow, occluded=hidden, kind=config.photometric)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float
 from jaxvos.errors import InputError
 from jaxvos.losses import balanced_cross_entropy, end_point_loss, multiscale_flow_loss
 from jaxvos.nets import BackboneName, FlowNetS, PWCNet, backbone
-from jaxvos.ops import resize, resize_flow, synthesise_next_frame
+from jaxvos.ops import resize, resize_flow, resize_sparse_flow, synthesise_next_frame
 from jaxvos.system import Adaptation, Clip, Frame, LossOutput, Prediction, System
 from jaxvos.systems._frame_pairs import (
     FLOW_UNIT,
@@ -321,7 +321,7 @@ def _flow_losses(
     """Eq. 2 or what stands for it, and the end-point error, averaged over the pairs."""
     if config.flow_multiscale:
         each = functools.partial(multiscale_flow_loss, scale=FLOW_UNIT, kind=config.flow_loss)
-        losses = jax.vmap(each)(levels, resize_flow(pairs.flow, _rounded(pairs.flow.shape[1:3])))
+        losses = jax.vmap(each)(levels, resize_sparse_flow(pairs.flow, _rounded(pairs.flow.shape[1:3])))
     else:
         each = functools.partial(end_point_loss, kind=config.flow_loss, reduction="sum")
         losses = jax.vmap(each)(flow, pairs.flow)
