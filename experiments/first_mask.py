@@ -29,6 +29,7 @@ is hard to beat where most of them hardly move.
 
 import functools
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -58,10 +59,9 @@ def copy_first(sequence: Sequence) -> Iterable[np.ndarray]:
     return (sequence.masks[0] for _ in sequence.masks)
 
 
-def segment(model: Model, proposals: Path, online_steps: int, sequence: Sequence) -> Iterable[np.ndarray]:
-    online = OnlineConfig(num_steps=online_steps) if online_steps else None
-    frames = stream(sequence.video, model=model, first_mask=sequence.masks[0], online=online,
-                    proposals=proposals / f"{sequence.name}.npz")  # fmt: skip
+def segment(model: Model, proposals: Path, online: OnlineConfig | None, sequence: Sequence) -> Iterable[np.ndarray]:
+    files = proposals / f"{sequence.name}.npz" if "proposals" in model.system.needs else None
+    frames = stream(sequence.video, model=model, first_mask=sequence.masks[0], online=online, proposals=files)
     return (frame.mask for frame in frames)
 
 
@@ -93,6 +93,8 @@ def main(
     methods: tuple[str, ...] = ("greedy", "hungarian"),
     proposals: str = PROPOSALS,
     online_steps: int = 0,
+    online_lr: float | None = None,
+    online_heads: bool = False,
 ) -> None:
     """Prints the table.
 
@@ -106,26 +108,33 @@ def main(
       methods: matchers in prediction, a row for each without refinement and one with it.
       proposals: the network that proposes, for all rows alike.
       online_steps: also a row with so many steps of online learning.
+      online_lr: its learning rate, if not the system's own.
+      online_heads: train the last layers alone.
     """
     sequences = _open(davis, resolution, held_out, video, masks)
     rows: dict[str, Callable[[Sequence], Iterable[np.ndarray]]] = {"the first mask, copied": copy_first}
     with tempfile.TemporaryDirectory() as folder:
-        proposer = load_model(proposals)
-        for sequence in sequences:
-            found = propose_video(proposer, sequence.video, num_proposals=50)
+        loaded = [load_model(model) for model in models]
+        for sequence in sequences if any("proposals" in model.system.needs for model in loaded) else ():
+            found = propose_video(load_model(proposals), sequence.video, num_proposals=50)
             write_proposals(Path(folder) / f"{sequence.name}.npz", found)
-        for model in map(load_model, models):
-            each = [variant(model, method, refined=refined) for refined in (False, True)
-                    for method in methods]  # fmt: skip
-            rows |= {changed.name: functools.partial(segment, changed, Path(folder), 0) for changed in each}
+        for model in loaded:
+            matches = "proposals" in model.system.needs
+            each = [variant(model, method, refined=refined) for refined in (False, True) for method in methods
+                    if matches]  # fmt: skip
+            for changed in each or [model]:
+                rows[changed.name] = functools.partial(segment, changed, Path(folder), None)
             if online_steps:
+                online = OnlineConfig(num_steps=online_steps, lr=online_lr, heads_only=online_heads)
                 rows[f"{model.name}, {online_steps} steps online"] = functools.partial(
-                    segment, model, Path(folder), online_steps
+                    segment, model, Path(folder), online
                 )
-        print(f"{'model':44}      J      F", flush=True)
+        print(f"{'model':44}      J      F   s/frame", flush=True)
         for name, row in rows.items():
+            started = time.perf_counter()
             j, f = score(sequences, row)
-            print(f"{name:44}  {j:.3f}  {f:.3f}", flush=True)
+            seconds = (time.perf_counter() - started) / sum(len(sequence.masks) for sequence in sequences)
+            print(f"{name:44}  {j:.3f}  {f:.3f}  {seconds:8.2f}", flush=True)
 
 
 def _open(

@@ -271,7 +271,7 @@ def segflow(config: SegFlowConfig = SegFlowConfig()) -> System:
     def prepare(variables: Variables, slots: int) -> tuple[System, Variables]:
         return segflow(dataclasses.replace(config, num_objects=slots - 1)), _with_objects(variables, slots - 1)
 
-    adaptation = Adaptation(lr=4.1e-5, frozen=("flow_net",), heads=("flow_net", "encoder"), num_frames=1,
+    adaptation = Adaptation(lr=1e-4, frozen=("flow_net",), heads=("flow_net", "encoder"), num_frames=1,
                             prepare=prepare)  # fmt: skip
     return System(init, loss, predict, start, needs=("next_image",), adaptation=adaptation)
 
