@@ -48,7 +48,8 @@ _SYSTEMS = {
     "pwc_net": (PWCNetConfig, functools.lru_cache(maxsize=8)(pwc_net)),
     "segflow": (SegFlowConfig, functools.lru_cache(maxsize=8)(segflow)),
 }
-_EMBEDDED = {"transportnet": DEFAULT, "dmm_net": FIRST_MASK, "mask_rcnn": PROPOSALS, "pwc_net": FLOW, "segflow": "segflow-lite"}
+_EMBEDDED = {"transportnet": DEFAULT, "dmm_net": FIRST_MASK, "mask_rcnn": PROPOSALS, "pwc_net": FLOW,
+             "segflow": "segflow-lite"}  # fmt: skip
 
 
 class Model(NamedTuple):

@@ -122,6 +122,7 @@ def test_no_flow_is_computed_that_nobody_wants(model, proposer, monkeypatch):
     assert all(frame.flow_seconds == 0 and frame.proposal_seconds > 0 for frame in frames)
 
 
+@pytest.mark.slow
 def test_online_learning_changes_a_copy(model, proposer):
     provider = open_proposals(proposer, open_video(_clip()))
     image = jax.numpy.asarray(_clip()[0], jax.numpy.float32) / 255

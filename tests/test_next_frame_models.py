@@ -123,6 +123,7 @@ def test_several_objects_after_learning_them(segflow, learned):
     assert {after["params"][name]["own"]["kernel"].shape[-1] for name in heads} == {3}
 
 
+@pytest.mark.slow
 def test_heads_alone_until_they_stop_getting_better(segflow, learned):
     adapted = _adapted(segflow, num_steps=200, lr=1.0, heads_only=True, patience=1)
     assert int(learned[0].step) in range(20, 200, 10)

@@ -32,7 +32,10 @@ def test_absolute_paths_are_told_from_quotients():
     assert not re.findall(_ABSOLUTE, "a/b/c https://host/page ./here/it/is time (s)/frames/s 1.0/n/m")
 
 
-@_ANY
+@pytest.mark.parametrize("path", [
+    pytest.param(path, id=path.stem, marks=[] if path.stem.startswith("01") else pytest.mark.slow)
+    for path in _NOTEBOOKS
+])
 def test_it_runs_from_a_clean_kernel(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)

@@ -48,6 +48,8 @@ def held_out_scores(system: System, variables: Variables, store: FrameStore, *, 
 
 def flow_error(system: System, variables: Variables, clip: Clip) -> float:
     """Returns the mean end-point error in pixels over all frames but the last of clips whose flow is known."""
+    if clip.flow is None:
+        raise ValueError("there is nothing to compare with: give `flow` in the Clip")
     predict, metric = jitted_predict(system), flow_metric()
     state = metric.zero()
     for images, truth in zip(clip.images, clip.flow, strict=True):

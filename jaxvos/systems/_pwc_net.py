@@ -93,7 +93,7 @@ def pwc_net(config: PWCNetConfig = PWCNetConfig()) -> System:
         if pairs.flow is not None:
             error = jax.vmap(end_point_loss)(_full(forward, pairs.image), pairs.flow)
             scalars["epe"] = mean_of_pairs(error, pairs)
-        if config.supervision == "flow":
+        if config.supervision == "flow" and pairs.flow is not None:
             each = functools.partial(multiscale_flow_loss, scale=FLOW_UNIT, kind=config.loss)
             total = mean_of_pairs(jax.vmap(each)(forward, pairs.flow), pairs)
         else:

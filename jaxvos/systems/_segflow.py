@@ -242,10 +242,10 @@ def segflow(config: SegFlowConfig = SegFlowConfig()) -> System:
         scalars, total = {}, jnp.zeros(())
         if pairs.masks is not None:
             alive = jnp.ones(logits.shape[-1], bool) if clip.alive is None or config.num_objects == 1 else clip.alive
-            scalars |= _mask_losses(_without_dead(logits, alive), pairs, config)
+            scalars |= _mask_losses(_without_dead(logits, alive), pairs.masks, pairs, config)
             total = scalars["mask_loss"]
         if pairs.flow is not None:
-            scalars |= _flow_losses(flow, levels, pairs, config)
+            scalars |= _flow_losses(flow, levels, pairs.flow, pairs, config)
             total = total + (config.lambda_flow if pairs.masks is not None else 1.0) * scalars["flow_loss"]
         if not scalars:
             raise ValueError("SegFlow learns from masks or from flow: give one of them in the Clip")
@@ -300,36 +300,40 @@ def _without_dead(logits: Float[Array, "*b h w k"], alive: Bool[Array, "*c k"]) 
 
 
 def _mask_losses(
-    logits: Float[Array, "n h w k"], pairs: FramePair, config: SegFlowConfig
+    logits: Float[Array, "n h w k"], masks: Float[Array, "n h w k"], pairs: FramePair, config: SegFlowConfig
 ) -> dict[str, Float[Array, ""]]:
     """Eq. 1, and the region similarity of all objects taken as one, averaged over the pairs."""
     each = functools.partial(balanced_cross_entropy, balance=config.class_balance, w_min=config.w_min,
                              reduction=config.loss_reduction)  # fmt: skip
-    truth = jnp.nan_to_num(1 - pairs.masks[..., 0]) > 0.5
-    found = (jnp.argmax(logits, axis=-1) > 0) & jnp.isfinite(pairs.masks[..., 0])
+    truth = jnp.nan_to_num(1 - masks[..., 0]) > 0.5
+    found = (jnp.argmax(logits, axis=-1) > 0) & jnp.isfinite(masks[..., 0])
     union = jnp.sum(truth | found, axis=(1, 2))
     overlap = jnp.where(union > 0, jnp.sum(truth & found, axis=(1, 2)) / jnp.maximum(union, 1), 1.0)
     return {
-        "mask_loss": mean_of_pairs(jax.vmap(each)(logits, pairs.masks), pairs),
+        "mask_loss": mean_of_pairs(jax.vmap(each)(logits, masks), pairs),
         "region_similarity": mean_of_pairs(overlap, pairs),
     }
 
 
 def _flow_losses(
-    flow: Float[Array, "n h w 2"], levels: dict[int, Array], pairs: FramePair, config: SegFlowConfig
+    flow: Float[Array, "n h w 2"],
+    levels: dict[int, Array],
+    target: Float[Array, "n h w 2"],
+    pairs: FramePair,
+    config: SegFlowConfig,
 ) -> dict[str, Float[Array, ""]]:
     """Eq. 2 or what stands for it, and the end-point error, averaged over the pairs."""
     if config.flow_multiscale:
         each = functools.partial(multiscale_flow_loss, scale=FLOW_UNIT, kind=config.flow_loss)
-        losses = jax.vmap(each)(levels, resize_sparse_flow(pairs.flow, _rounded(pairs.flow.shape[1:3])))
+        losses = jax.vmap(each)(levels, resize_sparse_flow(target, _rounded(target.shape[1:3])))
     else:
         each = functools.partial(end_point_loss, kind=config.flow_loss, reduction="sum")
-        losses = jax.vmap(each)(flow, pairs.flow)
+        losses = jax.vmap(each)(flow, target)
         if config.loss_reduction == "mean":
             losses = losses / (flow.shape[1] * flow.shape[2])
     return {
         "flow_loss": mean_of_pairs(losses, pairs),
-        "epe": mean_of_pairs(jax.vmap(end_point_loss)(flow, pairs.flow), pairs),
+        "epe": mean_of_pairs(jax.vmap(end_point_loss)(flow, target), pairs),
     }
 
 

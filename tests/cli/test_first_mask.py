@@ -39,12 +39,6 @@ def test_from_pixels_to_masks_by_way_of_a_file(run, video, mask, tmp_path, tiny_
     assert report["proposals"] == str(file) and report["first_mask"] == str(mask) and report["flow"] is None
     assert report["online_seconds"] == 0
 
-    code, out, _ = run("segment", source, "-o", tmp_path / "online", "--model", tiny_dmm, "--first-mask", mask,
-                       "--proposals", file, "--online", "--online-steps", "2")  # fmt: skip
-    assert code == 0 and " s of online learning included" in out
-    report = json.loads((tmp_path / "online" / "results.json").read_text())
-    assert report["online_seconds"] > 0 and report["online"]["num_steps"] == 2
-
 
 def test_another_detectors_json(run, video, tmp_path):
     """A list of results with a mask each; the boxes are made tight, and of two alike the better one is kept."""

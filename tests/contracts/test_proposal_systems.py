@@ -107,7 +107,10 @@ def test_presets_refine_in_every_way():
         ("none", "temporal"), ("light", "temporal"), ("light", "rvos"), ("heavy", "temporal")}  # fmt: skip
 
 
-@pytest.mark.parametrize("config", VARIANTS, ids=VARIANTS.values())
+@pytest.mark.parametrize("config", [
+    pytest.param(config, id=name, marks=pytest.mark.slow if name == "released" else [])
+    for config, name in VARIANTS.items()
+])
 def test_loss_and_gradients_are_finite_and_reach_every_parameter(config):
     """Of DMM-Net; of Mask R-CNN: tests/systems/test_mask_rcnn.py, where its options are, too."""
     system, variables = dmm_net(config), _variables(config)
