@@ -23,6 +23,10 @@ Measured 2026-11-26 on 2 busy vCPU, commit 14d928d, proposals of mask-rcnn-lite,
     hungarian, not refined                0.583  0.574
     hungarian                             0.637  0.680
 
+    the same, --models segflow --online-steps 60, commit of its weights (ddf7b2c)
+    segflow-lite                          0.471  0.344
+    segflow-lite, 60 steps online         0.660  0.633
+
 The girls look alike and stand close to one another, their best proposals overlap them by 0.40 on average, and copying
 is hard to beat where most of them hardly move.
 """

@@ -135,7 +135,7 @@ def test_options_change_the_result(model, tmp_path):
     ("options", "message"),
     [({"threshold": 0.0}, "threshold 0.0: give a probability"), ({"threshold": float("nan")}, "threshold nan"),
      ({"last_frame": "reverse"}, "last_frame 'reverse': give one of reuse, backward, skip"),
-      ({"flow": "raft"}, "there is no model raft.*'dis' or a folder"),
+     ({"flow": "raft"}, "there is no model raft.*'dis' or a folder"),
      ({"model": "nonsense"}, "there is no model nonsense")],
 )  # fmt: skip
 @pytest.mark.usefixtures("unchecked")
