@@ -83,8 +83,8 @@ OPTIONS = {
     "normalize": [True], "input_size": [(64, 128)], "supervision": ["images"], "loss": ["sq", "charbonnier"],
     "photometric": ["charbonnier", "ssim"], "smoothness": [1.0], "smoothness_order": [2],
     "occlusion": [False], "occlusion_from": [1],
-    "augmentation": [{"probability": 1.0}, {"probability": 1.0, "flip": 1.0}, {"probability": 1.0, "rotation": 40.0},
-                     {"probability": 1.0, "scale": (2.0, 2.0)}, {"probability": 1.0, "shift": 0.4}],
+    "augmentation": [{"probability": 1.0}, *({"probability": 1.0, "flip": 0.0} | change for change in (
+        {"flip": 1.0}, {"rotation": 40.0}, {"scale": (2.0, 2.0)}, {"shift": 0.4}))],
 }  # fmt: skip
 UNSUPERVISED = {"photometric", "smoothness", "smoothness_order", "occlusion", "occlusion_from"}
 
@@ -98,13 +98,13 @@ def test_the_table_of_options_is_complete():
 def test_every_option_changes_something(name, value):
     base = evolve(BASE, supervision="images") if name in UNSUPERVISED else BASE
     if name == "augmentation" and len(value) > 1:
-        base = evolve(base, augmentation={"probability": 1.0})
+        base = evolve(base, augmentation={"probability": 1.0, "flip": 0.0})
     config = evolve(base, **{name: value})
     if name == "input_size":
         frame = Frame(_clip().images[0, 0], next_image=_clip().images[0, 1])
         answers = [jax.jit(pwc_net(c).predict)(_variables(c), (), frame)[1].flow for c in (base, config)]
     else:
-        grow = 5.0 if name.startswith("occlusion") else 1.0  # of larger flow, something is hidden
+        grow = 1.5 if name.startswith("occlusion") else 1.0  # of larger flow, something is hidden
         answers = [_loss(c)(jax.tree.map(lambda x: grow * x, _variables(c)), _clip()).loss for c in (base, config)]
     assert np.isfinite(answers[1]).all() and jnp.abs(answers[1] - answers[0]).max() > 1e-7
 
