@@ -231,6 +231,8 @@ def segflow(config: SegFlowConfig = SegFlowConfig()) -> System:
 
     def init(key: Key, clip: Clip) -> Variables:
         images = clip.images[:1, 0]
+        if config.align == "crop":  # nothing can be cut out of features of another size
+            images = resize(images, config.input_size)
         return net.init(key, images, images, train=False)
 
     def loss(variables: Variables, clip: Clip, *, key: Key, step) -> LossOutput:
