@@ -32,7 +32,7 @@ class PWCNet(nn.Module):
       radius: of the correlation.
       injected: levels that get maps of another net, as in `FlowNetS`; what is predicted alone sees them.
       normalize: give the channels of both maps zero mean and unit variance before they are correlated, which is not
-        published with this net (Jonschkowski et al., ECCV 2020): it learns from scratch many times as fast.
+        published with this net (Jonschkowski et al., ECCV 2020): it learns from scratch far sooner.
     """
 
     widths: tuple[int, ...] = (16, 32, 64, 96, 128, 196)

@@ -11,9 +11,10 @@ from jaxvos.ops import random_affine, resize, transform_flow, transform_image
 from jaxvos.system import Clip
 from jaxvos.typing import Key
 
-__all__ = ["FLOW_UNIT", "FramePair", "PairAugmentationConfig", "augment_pair", "mean_of_pairs", "take_pairs",
-           "to_pixels"]
+__all__ = ["FLOW_MULTIPLE", "FLOW_UNIT", "FramePair", "PairAugmentationConfig", "augment_pair", "mean_of_pairs",
+           "rounded_size", "take_pairs", "to_pixels"]
 
+FLOW_MULTIPLE = 64  # of the height and width that flow networks want: they halve their input six times
 FLOW_UNIT = 20.0  # pixels: what flow networks call 1
 
 _INSIDE = 0.999  # of what a transformed pixel is made of must lie within the frame
@@ -90,6 +91,11 @@ def augment_pair(key: Key, pair: FramePair, config: PairAugmentationConfig) -> F
 def mean_of_pairs(values: Float[Array, "b"], pairs: FramePair) -> Float[Array, ""]:
     """Averages over the pairs that are no padding."""
     return jnp.sum(values * pairs.weight) / jnp.maximum(jnp.sum(pairs.weight), 1.0)
+
+
+def rounded_size(size: tuple[int, ...]) -> tuple[int, ...]:
+    """The next height and width that flow networks want."""
+    return tuple(-(-side // FLOW_MULTIPLE) * FLOW_MULTIPLE for side in size)
 
 
 def to_pixels(flow: Float[Array, "*b y x 2"], size: tuple[int, ...]) -> Float[Array, "*b h w 2"]:

@@ -14,11 +14,13 @@ from jaxvos.nets import PWCNet
 from jaxvos.ops import forward_backward_occlusion, resize, resize_sparse_flow
 from jaxvos.system import Clip, Frame, LossOutput, Prediction, System, no_memory
 from jaxvos.systems._frame_pairs import (
+    FLOW_MULTIPLE,
     FLOW_UNIT,
     FramePair,
     PairAugmentationConfig,
     augment_pair,
     mean_of_pairs,
+    rounded_size,
     take_pairs,
     to_pixels,
 )
@@ -26,7 +28,6 @@ from jaxvos.typing import Key, Variables
 
 __all__ = ["PWCNetConfig", "pwc_net"]
 
-_MULTIPLE = 64  # of the input's height and width
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ def pwc_net(config: PWCNetConfig = PWCNetConfig()) -> System:
     Raises:
       InputError: the input's sides are no multiples of 64, or there are not six levels.
     """
-    if config.input_size is not None and any(side % _MULTIPLE or side == 0 for side in config.input_size):
+    if config.input_size is not None and any(side % FLOW_MULTIPLE or side == 0 for side in config.input_size):
         raise InputError(f"input_size {config.input_size}: PWC-Net halves its input six times; use multiples of 64")
     if len(config.widths) != 6:
         raise InputError(f"widths {config.widths}: PWC-Net has six levels of features; give six numbers")
@@ -81,7 +82,7 @@ def pwc_net(config: PWCNetConfig = PWCNetConfig()) -> System:
                  context_scale=config.context_scale, radius=config.radius, normalize=config.normalize)  # fmt: skip
 
     def init(key: Key, clip: Clip) -> Variables:
-        image = jnp.zeros((1, _MULTIPLE, _MULTIPLE, 3), clip.images.dtype)
+        image = jnp.zeros((1, FLOW_MULTIPLE, FLOW_MULTIPLE, 3), clip.images.dtype)
         return net.init(key, image, image)
 
     def loss(variables: Variables, clip: Clip, *, key: Key, step) -> LossOutput:
@@ -106,7 +107,7 @@ def pwc_net(config: PWCNetConfig = PWCNetConfig()) -> System:
         if frame.next_image is None:
             raise ValueError("PWC-Net needs the next frame: give `next_image` in the Frame")
         size = frame.image.shape[:2]
-        net_size = config.input_size or _rounded(size)
+        net_size = config.input_size or rounded_size(size)
         inputs = (resize(x, net_size)[None] for x in (frame.image, frame.next_image))
         found = _flows(net.apply(variables, *inputs))
         known = jnp.ones((*size, 1), frame.image.dtype)
@@ -119,13 +120,9 @@ def _flows(output: Any) -> dict[int, Array]:
     return output.flows
 
 
-def _rounded(size: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(-(-side // _MULTIPLE) * _MULTIPLE for side in size)
-
-
 def _fit_net(pairs: FramePair) -> FramePair:
     """Brings the frames, and the flow with them, to sides that the net can halve six times."""
-    size = _rounded(pairs.image.shape[1:3])
+    size = rounded_size(pairs.image.shape[1:3])
     flow = None if pairs.flow is None else resize_sparse_flow(pairs.flow, size)
     return pairs._replace(image=resize(pairs.image, size), next_image=resize(pairs.next_image, size), flow=flow)
 

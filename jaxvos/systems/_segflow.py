@@ -24,6 +24,7 @@ from jaxvos.systems._frame_pairs import (
     PairAugmentationConfig,
     augment_pair,
     mean_of_pairs,
+    rounded_size,
     take_pairs,
     to_pixels,
 )
@@ -31,7 +32,6 @@ from jaxvos.typing import Key, Masks, Variables
 
 __all__ = ["NextFrameConfig", "SegFlowConfig", "segflow"]
 
-_MULTIPLE = 64  # of the flow branch's height and width
 _FLOW_MEAN = (0.45, 0.432, 0.411)  # of Flying Chairs, in the order that the PyTorch port applies it to RGB
 _PWC_LITE: dict[str, Any] = {"widths": (16, 24, 32, 48, 64, 96), "decoder_widths": (96, 64, 48, 32), "dense": False,
                              "context_scale": 0.5, "normalize": True}  # fmt: skip
@@ -153,7 +153,7 @@ class _SegFlow(nn.Module):
         """Returns the logits of the masks, the flow in pixels, and the flow of all levels as `FlowNetS` gives it."""
         config, size = self.config, images.shape[1:3]
         stages = self._stages(images, train=train)
-        pair = [resize(x, _rounded(size)) for x in (images, next_images)]
+        pair = [resize(x, rounded_size(size)) for x in (images, next_images)]
         into_flow = config.fusion == "paper" and config.seg_to_flow
         extra = {level: stages[stage] for stage, level in _PAIRS.items()} if into_flow else None
         if isinstance(self.flow_net, FlowNetS):
@@ -204,10 +204,6 @@ def _fuse(maps: dict[int, Array], size: tuple[int, ...]) -> Float[Array, "b h w 
     for stage in (4, 3):
         total = resize(total, maps[stage].shape[1:3]) + maps[stage]
     return resize(total, size)
-
-
-def _rounded(size: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(-(-side // _MULTIPLE) * _MULTIPLE for side in size)
 
 
 def segflow(config: SegFlowConfig = SegFlowConfig()) -> System:
@@ -327,7 +323,7 @@ def _flow_losses(
     """Eq. 2 or what stands for it, and the end-point error, averaged over the pairs."""
     if config.flow_multiscale:
         each = functools.partial(multiscale_flow_loss, scale=FLOW_UNIT, kind=config.flow_loss)
-        losses = jax.vmap(each)(levels, resize_sparse_flow(target, _rounded(target.shape[1:3])))
+        losses = jax.vmap(each)(levels, resize_sparse_flow(target, rounded_size(target.shape[1:3])))
     else:
         each = functools.partial(end_point_loss, kind=config.flow_loss, reduction="sum")
         losses = jax.vmap(each)(flow, target)
