@@ -18,12 +18,16 @@ from jaxvos.systems import (
     MaskRCNNConfig,
     PWCNetConfig,
     SegFlowConfig,
+    STCNConfig,
     TransportNetConfig,
+    XMemConfig,
     dmm_net,
     mask_rcnn,
     pwc_net,
     segflow,
+    stcn,
     transportnet,
+    xmem,
 )
 from jaxvos.training import load_variables, match_variables, save_variables
 from jaxvos.typing import Variables
@@ -47,6 +51,8 @@ _SYSTEMS = {
     "mask_rcnn": (MaskRCNNConfig, functools.lru_cache(maxsize=8)(mask_rcnn)),
     "pwc_net": (PWCNetConfig, functools.lru_cache(maxsize=8)(pwc_net)),
     "segflow": (SegFlowConfig, functools.lru_cache(maxsize=8)(segflow)),
+    "stcn": (STCNConfig, functools.lru_cache(maxsize=8)(stcn)),
+    "xmem": (XMemConfig, functools.lru_cache(maxsize=8)(xmem)),
 }
 _EMBEDDED = {"transportnet": DEFAULT, "dmm_net": FIRST_MASK, "mask_rcnn": PROPOSALS, "pwc_net": FLOW,
              "segflow": "segflow-lite"}  # fmt: skip

@@ -53,8 +53,9 @@ class Frame(NamedTuple):
     image: Image
     next_image: Image | None = None
     flow: Flow | None = None  # from this frame to the next, pixels
-    alive: Bool[Array, "k"] | None = None
+    alive: Bool[Array, "k"] | None = None  # False: from this frame on the slot's object is no longer followed
     proposals: Proposals | None = None
+    masks: Masks | None = None  # marked on this frame by a person; a slot without a pixel is not spoken of
 
 
 class Prediction(NamedTuple):
@@ -123,3 +124,4 @@ class System(NamedTuple):
     start: Start = no_memory
     needs: tuple[Need, ...] = ()  # what frames must have; `masks` are those of the first frame, given to `start`
     adaptation: Adaptation | None = None  # without one, it does not learn online
+    told_anytime: bool = False  # `predict` heeds `Frame.masks` and `Frame.alive`: objects come and go on any frame

@@ -107,3 +107,25 @@ def tiny_pwc(tmp_path_factory) -> Path:
 
     config = PWCNetConfig(widths=(4,) * 6, decoder_widths=(4,), context_scale=0.0, radius=1, input_size=(64, 64))
     return _save_tiny(tmp_path_factory.mktemp("models"), "tiny-pwc", "pwc_net", config, pwc_net)
+
+
+@pytest.fixture(scope="session")
+def tiny_stcn(tmp_path_factory) -> Path:
+    """The smallest STCN."""
+    from jaxvos.systems import MemoryConfig, STCNConfig, stcn
+
+    config = STCNConfig(key_encoder="resnet18", value_encoder="resnet18", encoder_width=4, key_width=8, value_width=8,
+                        decoder_widths=(8, 8, 8), memory=MemoryConfig(every=2, frames=4, top_k=8))
+    return _save_tiny(tmp_path_factory.mktemp("models"), "tiny-stcn", "stcn", config, stcn)
+
+
+@pytest.fixture(scope="session")
+def tiny_xmem(tmp_path_factory) -> Path:
+    """The smallest XMem."""
+    from jaxvos.systems import LongTermConfig, MemoryConfig, XMemConfig, xmem
+
+    config = XMemConfig(key_encoder="resnet18", value_encoder="resnet18", encoder_width=4, key_width=8, value_width=8,
+                        hidden_width=4, decoder_widths=(8, 8, 8),
+                        memory=MemoryConfig(every=2, frames=4, top_k=8, long_term=LongTermConfig(
+                            min_frames=2, prototypes=8, capacity=24)))
+    return _save_tiny(tmp_path_factory.mktemp("models"), "tiny-xmem", "xmem", config, xmem)

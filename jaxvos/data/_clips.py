@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,7 +13,7 @@ from jaxvos.data._sequences import AnnotatedSequence
 from jaxvos.errors import InputError
 from jaxvos.system import Clip, Proposals
 
-__all__ = ["ClipConfig", "ClipSource", "can_sample", "sample_clip"]
+__all__ = ["ClipConfig", "ClipSource", "can_sample", "largest_skip", "sample_clip"]
 
 _TRIES = 10
 _VOID = 255
@@ -57,6 +58,8 @@ class ClipConfig:
     """Make each clip of one frame, which moves as `augmentation.frame` says."""
     max_skip: tuple[tuple[int, int], ...] = ((0, 1),)
     """Pairs of a step and the largest stride from then on; each stride of a clip is drawn from 1 up to it."""
+    adjacent: bool = False
+    """The last two frames of a clip follow one another, whatever the strides before."""
     reverse: float = 0.0
     """Probability that a clip runs backwards."""
     crop: tuple[float, float] | None = None
@@ -89,6 +92,11 @@ class ClipConfig:
         count = 1 if self.static else self.num_frames
         frames = f"{count}{' annotated' * self.masks} frame{'s' * (count > 1)}"
         return f"{frames} in a row with a frame after them" if self.flow and not self.static else frames
+
+
+def largest_skip(skips: Sequence[tuple[int, int]], step: int) -> int:
+    """The largest stride at a step, of pairs of a step and the stride from then on."""
+    return [skip for begin, skip in skips if begin <= step][-1]
 
 
 def can_sample(source: ClipSource, config: ClipConfig) -> bool:
@@ -166,12 +174,15 @@ def _draw_window(rng: np.random.Generator, source: ClipSource, config: ClipConfi
         start = int(rng.choice(_starts(source, config)))
         return [frames[start + offset] for offset in range(1 if config.static else config.num_frames)]
     gaps = config.num_frames - 1
-    largest = [skip for begin, skip in config.max_skip if begin <= step][-1]
-    largest = min(largest, (len(frames) - 1) // max(1, gaps))
-    offsets = [0, *itertools.accumulate(rng.integers(1, max(1, largest), gaps, endpoint=True).tolist())]
+    largest = min(largest_skip(config.max_skip, step), (len(frames) - 1) // max(1, gaps))
+    strides = rng.integers(1, max(1, largest), gaps, endpoint=True)
+    if config.adjacent:
+        strides[-1:] = 1
+    offsets = [0, *itertools.accumulate(strides.tolist())]
     start = int(rng.integers(len(frames) - offsets[-1]))
-    window = [frames[start + offset] for offset in offsets]
-    return window[::-1] if rng.random() < config.reverse else window
+    if rng.random() < config.reverse:
+        offsets = [offsets[-1] - offset for offset in offsets]
+    return [frames[start + offset] for offset in offsets]
 
 
 def _augmented(

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxvos.data._augment import object_areas
+from jaxvos.data._augment import Augmentation, object_areas
 from jaxvos.data._batches import Batches, mixed_batches
-from jaxvos.data._clips import ClipConfig
+from jaxvos.data._clips import ClipConfig, largest_skip
 from jaxvos.data._davis import DavisSequence, list_sequences
 from jaxvos.data._jitter import JitterConfig, jittered_proposals
 from jaxvos.data._loader import MakeClip, clip_maker, threaded_batches
@@ -51,6 +51,16 @@ class ObjectDataConfig:
     """Sequences of the first folder that are kept for model selection; of no folder are they trained on."""
     max_skip: int = 3
     """Largest stride between the frames of a clip; strides are drawn from 1 up to it."""
+    skip_ramp: tuple[tuple[int, int], ...] = ()
+    """Pairs of a step and the largest stride from then on, in place of `max_skip`."""
+    adjacent: bool = False
+    """The last two frames of a clip follow one another, whatever the strides before."""
+    reverse: float = 0.0
+    """Probability that a clip of DAVIS runs backwards."""
+    static: bool = False
+    """Make each clip of DAVIS of one frame, which moves as `augmentation.frame` says."""
+    augmentation: Augmentation = Augmentation()
+    """What may happen to a clip of DAVIS."""
     crop: tuple[float, float] | None = None
     """Side of a random window of the shape of `size`, relative to the largest in the frame; the whole frame if None."""
     synthetic_share: float = 0.25
@@ -71,6 +81,11 @@ class ObjectDataConfig:
                              f"synthetic_share {self.synthetic_share}: want at least 0, at least 1, and 0..1")
         if self.proposals is not None and (self.jitter is None or self.crop is not None):
             raise InputError("proposal files are of whole frames, and jitter has their number: set jitter, no crop")
+
+    @property
+    def skips(self) -> tuple[tuple[int, int], ...]:
+        """Largest strides, by the step from which they are."""
+        return self.skip_ramp or ((0, self.max_skip),)
 
 
 def object_batches(config: ObjectDataConfig, *, seed: int) -> tuple[Batches, list[DavisSequence]]:
@@ -117,8 +132,9 @@ def _davis_maker(sequences: Sequence[AnnotatedSequence], config: ObjectDataConfi
     """Makes clips of annotated frames, and proposals of what has a slot."""
     from_files = config.jitter.num_proposals if config.jitter is not None and config.proposals is not None else None
     clip_config = ClipConfig(num_frames=config.num_frames, size=config.size, num_objects=config.num_objects,
-                             max_skip=((0, config.max_skip),), crop=config.crop, min_area=config.min_area,
-                             num_proposals=from_files)  # fmt: skip
+                             max_skip=config.skips, adjacent=config.adjacent, reverse=config.reverse,
+                             static=config.static, augmentation=config.augmentation, crop=config.crop,
+                             min_area=config.min_area, num_proposals=from_files)  # fmt: skip
     if config.proposals is not None:
         sequences = [sequence.with_proposal_folder(config.proposals) for sequence in sequences]
     make = clip_maker(sequences, clip_config, batch_size=config.batch_size, seed=seed)
@@ -142,7 +158,7 @@ def _synthetic_maker(config: ObjectDataConfig, seed: int) -> MakeClip:
 
     def make(step: int, index: int) -> Clip:
         words = (_SYNTHETIC, seed, step, index)
-        images, ids, chosen = _film_objects(words, scenes, config)
+        images, ids, chosen = _film_objects(words, scenes, config, step)
         slots = [~np.isin(ids, chosen), *(ids == number for number in chosen)]
         slots += [np.zeros_like(slots[0])] * (config.num_objects + 1 - len(slots))
         fields: dict[str, Any] = {
@@ -158,24 +174,29 @@ def _synthetic_maker(config: ObjectDataConfig, seed: int) -> MakeClip:
 
 
 def _film_objects(
-    words: tuple[int, ...], scenes: SyntheticConfig, config: ObjectDataConfig
+    words: tuple[int, ...], scenes: SyntheticConfig, config: ObjectDataConfig, step: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Films scenes until one has an object to choose, a few at most; returns images, ids, and which are chosen."""
-    attempt = 0
+    attempt, largest = 0, largest_skip(config.skips, step)
     while True:
         rng = np.random.default_rng([*words, attempt])
-        images, ids = _film(rng, scenes, config.max_skip)
+        images, ids = _film(rng, scenes, largest, adjacent=config.adjacent)
         chosen = _choose_objects(rng, ids[0], config)
         attempt += 1
         if chosen.size or attempt == _TRIES:
             return images, ids, chosen
 
 
-def _film(rng: np.random.Generator, scenes: SyntheticConfig, max_skip: int) -> tuple[np.ndarray, np.ndarray]:
+def _film(
+    rng: np.random.Generator, scenes: SyntheticConfig, max_skip: int, *, adjacent: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Films a scene with random strides between the frames."""
     scene_rng, film_rng = rng.spawn(2)
     scene = draw_scene(scene_rng, scenes)
-    times = np.cumsum([0, *rng.integers(1, max_skip, scenes.num_frames - 1, endpoint=True)])
+    strides = rng.integers(1, max_skip, scenes.num_frames - 1, endpoint=True)
+    if adjacent:
+        strides[-1:] = 1
+    times = np.cumsum([0, *strides])
     frames = [render(scene, float(time)) for time in times]
     images = expose(film_rng, np.stack([frame.image for frame in frames]), scenes)
     return images, np.stack([frame.owner for frame in frames]).astype(np.uint8)

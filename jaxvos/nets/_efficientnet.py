@@ -62,19 +62,27 @@ class EfficientNetLite0(nn.Module):
         return (127 / 255,) * 3, (128 / 255,) * 3
 
     @property
+    def first(self) -> dict[str, Any]:
+        """Shape of the first convolution, as for `ResNet`."""
+        return {"features": 32, "kernel_size": (3, 3), "strides": (2, 2), "padding": "SAME"}
+
+    @property
     def widths(self) -> dict[int, int]:
         """Channels of each stage, by its number, as for `ResNet`."""
         return {number: _BLOCKS[blocks[-1]][-1] for number, blocks in _STAGES.items()}
 
     def setup(self):
-        self.conv_stem, self.bn0 = _conv(32, (3, 3), (2, 2)), _norm()
+        self.conv_stem, self.bn0 = _conv(**self.first), _norm()
         inputs = (32, *(row[-1] for row in _BLOCKS[:-1]))
         self.blocks = [_InvertedBottleneck(*row, inputs=c) for row, c in zip(_BLOCKS, inputs, strict=True)]
         self.conv_head, self.bn1, self.fc = _conv(1280, (1, 1)), _norm(), nn.Dense(1000)
 
-    def stem(self, x: Float[Array, "b h w 3"], *, train: bool) -> Float[Array, "b y x c"]:
-        """First convolution: half the size."""
-        return nn.relu6(self.bn0(self.conv_stem(x), use_running_average=not train))
+    def stem(
+        self, x: Float[Array, "b h w 3"], *, train: bool, extra: Float[Array, "b y x c"] | None = None
+    ) -> Float[Array, "b y x c"]:
+        """First convolution, half the size; `extra`, as for `ResNet`, is added to what it gives."""
+        x = self.conv_stem(x)
+        return nn.relu6(self.bn0(x if extra is None else x + extra, use_running_average=not train))
 
     def stage(self, x: Float[Array, "b h w c"], number: int, *, train: bool) -> Float[Array, "b y x d"]:
         """The blocks between two halvings of the size, numbered as a ResNet's stages."""

@@ -71,13 +71,18 @@ class ResNet(nn.Module):
         return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
     @property
+    def first(self) -> dict[str, Any]:
+        """Shape of the first convolution: that of another input, for `stem`'s `extra`, must have the same."""
+        return {"features": self.width, "kernel_size": (7, 7), "strides": (2, 2), "padding": 3}
+
+    @property
     def widths(self) -> dict[int, int]:
         """Channels of each stage, by its number: Res2 to Res5."""
         expansion = 4 if self.depth >= 50 else 1
         return {stage: expansion * self.width * 2 ** (stage - 2) for stage in (2, 3, 4, 5)}
 
     def setup(self):
-        self.conv1, self.bn1 = _conv(self.width, (7, 7), (2, 2), padding=3), _norm()
+        self.conv1, self.bn1 = _conv(**self.first), _norm()
         layers, dilation, channels = [], 1, self.width
         for stage, blocks in zip((2, 3, 4, 5), _LAYERS[self.depth], strict=True):
             stride, first_dilation = (1 if stage == 2 else 2), dilation

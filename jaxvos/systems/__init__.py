@@ -4,24 +4,33 @@ from jaxvos.systems._dmm_candidates import FrameAugmentationConfig
 from jaxvos.systems._dmm_matching import MatchedMasks, MatchingConfig, cosine_similarity, mask_overlap, match_masks
 from jaxvos.systems._dmm_net import DMMNetConfig, dmm_net
 from jaxvos.systems._frame_pairs import PairAugmentationConfig
+from jaxvos.systems._long_term import LongTermConfig
 from jaxvos.systems._mask_rcnn import DetectionAugmentation, MaskRCNNConfig, mask_rcnn
 from jaxvos.systems._pwc_net import PWCNetConfig, pwc_net
 from jaxvos.systems._segflow import NextFrameConfig, SegFlowConfig, segflow
+from jaxvos.systems._space_time import MaskLossConfig, MemoryConfig
+from jaxvos.systems._stcn import STCNConfig, stcn
 from jaxvos.systems._transportnet import AugmentationConfig, TransportNetConfig, transportnet
+from jaxvos.systems._xmem import XMemConfig, xmem
 
 __all__ = [
     "AugmentationConfig",
     "DMMNetConfig",
     "DetectionAugmentation",
     "FrameAugmentationConfig",
+    "LongTermConfig",
+    "MaskLossConfig",
     "MaskRCNNConfig",
     "MatchedMasks",
     "MatchingConfig",
+    "MemoryConfig",
     "NextFrameConfig",
     "PWCNetConfig",
     "PairAugmentationConfig",
+    "STCNConfig",
     "SegFlowConfig",
     "TransportNetConfig",
+    "XMemConfig",
     "cosine_similarity",
     "dmm_net",
     "mask_overlap",
@@ -29,5 +38,7 @@ __all__ = [
     "match_masks",
     "pwc_net",
     "segflow",
+    "stcn",
     "transportnet",
+    "xmem",
 ]
