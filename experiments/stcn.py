@@ -65,14 +65,14 @@ LITE = evolve(
     VIDEO,
     system={"key_encoder": "efficientnet_lite0", "value_encoder": "efficientnet_lite0", "value_width": 128,
             "decoder_widths": (128, 96, 64), "memory": {"frames": 12, "short_side": 256},
-            "objective": {"keep": 0.3, "keep_ramp": (200, 900), "dice_weight": 0.5}},
+            "objective": {"keep": 0.3, "keep_ramp": (100, 400), "dice_weight": 0.5}},
     data={"size": (144, 256), "crop": (0.6, 1.0), "synthetic_share": 0.35, "held_out": ObjectDataConfig().held_out,
-          "skip_ramp": ((0, 3), (200, 6), (600, 10)), "min_area": 0.002,
+          "skip_ramp": ((0, 3), (100, 6), (250, 10)), "min_area": 0.002,
           "synthetic": SyntheticConfig(lookalikes=0.4, min_objects=1, distractors=8),
           "augmentation": evolve(MOTION, frame={"rotation": 4.0, "shear": 2.0, "scale": (0.95, 1.05)},
                                  clip_colour={"brightness": 0.2, "contrast": 0.1, "saturation": 0.2})},
     weights="imagenet",
-    training={"num_steps": 1300, "checkpoint_every": 100, "optimizer": {
+    training={"num_steps": 550, "checkpoint_every": 50, "log_every": 10, "optimizer": {
         "lr": 5e-4, "groups": (("encoder", 1e-4), ("value/encoder", 2e-4)), "schedule": "cosine", "warmup_steps": 50,
         "clip_norm": 1.0, "frozen": ("encoder/conv_stem", "encoder/bn0", "encoder/blocks_[0-2]")}},
 )  # fmt: skip

@@ -14,7 +14,7 @@ from jaxvos.inference import (
     jitted_predict,
     open_proposals,
     propose_video,
-    read_first_mask,
+    read_told_mask,
     segment,
     stream,
 )
@@ -50,7 +50,7 @@ def proposer(tiny_proposer):
 
 
 def _label(probabilities, threshold=0.5):
-    from jaxvos.inference._stream import _label
+    from jaxvos.inference._tracker import _label
 
     return _label(np.asarray(probabilities, np.float32), threshold)[0]
 
@@ -78,7 +78,7 @@ def test_a_higher_threshold_leaves_less_of_an_object(model, proposer):
 
 
 def test_slots_are_powers_of_two_and_shared_by_videos(model, proposer):
-    shapes = [read_first_mask(_mask(*range(1, count + 1)), size=SIZE).masks.shape[-1] for count in (1, 2, 3, 5, 8, 9)]
+    shapes = [read_told_mask(_mask(*range(1, count + 1)), size=SIZE).masks.shape[-1] for count in (1, 2, 3, 5, 8, 9)]
     assert shapes == [2, 3, 5, 9, 9, 17]
     before = jitted_predict(model.system)._cache_size()
     for count in (5, 7):
@@ -88,7 +88,7 @@ def test_slots_are_powers_of_two_and_shared_by_videos(model, proposer):
 
 def test_thirty_objects_are_all_followed(model, proposer):
     """None is dropped: the memory holds every one of them alive."""
-    objects = read_first_mask(_mask(*range(1, 31)), size=SIZE)
+    objects = read_told_mask(_mask(*range(1, 31)), size=SIZE)
     video = open_video(_clip(2))
     frame = Frame(jax.numpy.asarray(_clip(1)[0], jax.numpy.float32) / 255)
     frame = frame._replace(proposals=open_proposals(proposer, video)("00000", _clip(1)[0]))
@@ -127,7 +127,7 @@ def test_online_learning_changes_a_copy(model, proposer):
     provider = open_proposals(proposer, open_video(_clip()))
     image = jax.numpy.asarray(_clip()[0], jax.numpy.float32) / 255
     frame = Frame(image, proposals=provider("00000", _clip()[0]))
-    masks = jax.numpy.asarray(read_first_mask(_mask(1), size=SIZE).masks)
+    masks = jax.numpy.asarray(read_told_mask(_mask(1), size=SIZE).masks)
     before = jax.tree.map(np.asarray, model.variables)
     adapted = adapt(model, frame, masks, online=OnlineConfig(num_steps=2, lr=1e-3))
     jax.tree.map(np.testing.assert_array_equal, before, model.variables)
@@ -154,7 +154,7 @@ def test_masks_that_do_not_serve(tmp_path):
         (np.full(SIZE, 300), "give ids 0..255"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=words):
-            read_first_mask(mask, size=SIZE)
+            read_told_mask(mask, size=SIZE)
 
 
 def test_proposals_that_do_not_serve(model, proposer, tiny_model, tmp_path):

@@ -13,7 +13,7 @@ from jaxvos.inference import (
     estimate_flow,
     jitted_predict,
     open_flow,
-    read_first_mask,
+    read_told_mask,
     segment,
     stream,
 )
@@ -61,7 +61,7 @@ def _frame(index=0, following=1):
 
 
 def _adapted(model, **options):
-    masks = jnp.asarray(read_first_mask(ONE, size=SIZE).masks)
+    masks = jnp.asarray(read_told_mask(ONE, size=SIZE).masks)
     return adapt(model, _frame(), masks, online=OnlineConfig(**options))
 
 

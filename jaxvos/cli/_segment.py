@@ -1,6 +1,7 @@
 """`jaxvos segment`."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ import tyro
 from jaxvos.cli._arguments import Output, Switch
 from jaxvos.cli._sequences import is_model, named, open_sequences
 from jaxvos.cli._story import introduce, segment_into, summarise
+from jaxvos.errors import InputError
 
 __all__ = ["Segment"]
 
@@ -31,6 +33,11 @@ class Segment:
     first_mask: Annotated[Path | None, tyro.conf.arg(metavar="PNG|FOLDER")] = None
     """Objects to follow: an indexed PNG of the first frame, an id for each; for several sequences a folder with
     SEQUENCE.png or SEQUENCE/FIRST-FRAME.png (such as Annotations/480p) for each."""
+    mask: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="FRAME:PNG")] = ()
+    """The same on any frame of a single video, for models whose objects come and go (of STCN or XMem); may be repeated.
+    Frames are counted from 0. Ids that are followed are corrected, others are followed from there on."""
+    remove: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="FRAME:ID,...")] = ()
+    """Ids that are not followed from that frame on; may be repeated."""
     proposals: Annotated[str | None, tyro.conf.arg(metavar="FILE|MODEL|FOLDER")] = None
     """Masks that might be objects, for models that choose among such: a file of `jaxvos proposals`, a COCO json, or a
     network; for several sequences a network or a folder with SEQUENCE.npz or SEQUENCE.json. Left out: the embedded
@@ -61,10 +68,15 @@ class Segment:
         from jaxvos.results import RESULTS, output_folder
 
         online = OnlineConfig(num_steps=self.online_steps, heads_only=self.online_heads, patience=self.online_patience)
+        told = {"masks": _masks(self.mask), "removals": _removals(self.remove)}
         sequences = open_sequences(self.input, self.output, overwrite=self.overwrite, entries=RESULTS)
+        if len(sequences) > 1 and (self.mask or self.remove):
+            raise InputError(f"--mask and --remove are of a single video, and {self.input} holds {len(sequences)}: "
+                             "segment that one by itself")  # fmt: skip
         inputs = {name: self._inputs(name, video.frame_name(0)) for name, (_, video) in sequences.items()}
         default = self.model is None
-        model = load_model(FIRST_MASK if default and self.first_mask is not None else self.model)
+        marked = self.first_mask is not None or bool(self.mask)
+        model = load_model(FIRST_MASK if default and marked else self.model)
         options = {"threshold": self.threshold, "last_frame": self.last_frame}
         streams = {}
         for name, (_, video) in sequences.items():
@@ -72,10 +84,10 @@ class Segment:
                 inputs[name]["flow"] = "dis"
             with named(name):
                 streams[name] = stream(video, model=model, online=online if self.online else None, **inputs[name],
-                                       **options)  # fmt: skip
+                                       **told, **options)  # fmt: skip
         print(introduce(model, default=default))
         for index, (name, (source, video)) in enumerate(sequences.items()):
-            story = {"input": str(source), **inputs[name], **options,
+            story = {"input": str(source), **inputs[name], **told, **options,
                      "online": dataclasses.asdict(online) if self.online else None}  # fmt: skip
             folder = self.output / name
             finished = f" ({index} of {len(sequences)} sequences are finished)"
@@ -93,6 +105,29 @@ class Segment:
         if sequence and proposals is not None and not is_model(proposals):
             proposals = str(_either(Path(proposals) / f"{sequence}.npz", Path(proposals) / f"{sequence}.json"))
         return {"flow": flow, "first_mask": None if mask is None else str(mask), "proposals": proposals}
+
+
+def _masks(texts: tuple[str, ...]) -> dict[int, str]:
+    masks = {}
+    for text in texts:
+        frame, _, path = text.partition(":")
+        if not re.fullmatch("[0-9]+", frame) or not path:
+            raise InputError(f"--mask {text!r}: give the number of a frame and a file, such as 37:new.png")
+        if int(frame) in masks:
+            raise InputError(f"--mask: two masks for frame {int(frame)}: put all its objects into one")
+        masks[int(frame)] = path
+    return masks
+
+
+def _removals(texts: tuple[str, ...]) -> dict[int, list[int]]:
+    removals = {}
+    for text in texts:
+        if not re.fullmatch("[0-9]+:[0-9]+(,[0-9]+)*", text):
+            raise InputError(f"--remove {text!r}: give the number of a frame and ids, such as 50:3 or 50:3,4")
+        frame, _, ids = text.partition(":")
+        known = removals.setdefault(int(frame), [])
+        known += [value for value in map(int, ids.split(",")) if value not in known]
+    return removals
 
 
 def _either(first: Path, second: Path) -> Path:

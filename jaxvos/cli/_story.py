@@ -24,6 +24,9 @@ def segment_into(frames: Any, folder: Path, video: Any, model: Any, story: dict[
 def summarise(report: dict[str, Any], folder: Path) -> str:
     speed = report["frames_per_second"]
     text = f"{report['frames']} frames in {folder}: {speed['everything']:.1f} frames/s with compiling and writing"
+    for verb, frames in (("told on", report.get("masks")), ("removed on", report.get("removals"))):
+        if frames:
+            text += f", objects {verb} frame{'s' if len(frames) > 1 else ''} {', '.join(map(str, sorted(frames)))}"
     if report["online_seconds"]:
         text += f", {report['online_seconds']:.1f} s of online learning included"
     if speed["steady"] is None:

@@ -1,36 +1,23 @@
 """Videos of any length, one frame in memory at a time."""
 
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 
 from jaxvos.data import FlowProvider, LastFrame, Video, open_video
 from jaxvos.errors import InputError
-from jaxvos.inference._adapt import OnlineConfig, adapt
-from jaxvos.inference._fold import jitted_predict, jitted_start
+from jaxvos.inference._adapt import OnlineConfig
 from jaxvos.inference._inputs import Taken, open_flow, open_proposals, take_frames
-from jaxvos.inference._objects import FirstMask, read_first_mask
+from jaxvos.inference._objects import ToldMask, plan_slots, read_told_mask
+from jaxvos.inference._tracker import SegmentedFrame, Session, check_threshold, check_told_anytime
 from jaxvos.models import FIRST_MASK, Model, load_model
 
-__all__ = ["SegmentedFrame", "segment", "stream"]
+__all__ = ["segment", "stream"]
 
-
-class SegmentedFrame(NamedTuple):
-    """One frame of a stream, on the host."""
-
-    name: str
-    image: UInt8[np.ndarray, "h w 3"]
-    mask: UInt8[np.ndarray, "h w"]  # object ids, 0 is the background
-    foreground: Float32[np.ndarray, "h w"]  # probability of any object
-    flow_seconds: float
-    model_seconds: float  # of the first frame, this includes compilation
-    proposal_seconds: float = 0.0  # likewise
-    adapt_seconds: float = 0.0  # of the first frame: what online learning took
+_Mask = str | Path | np.ndarray
 
 
 def stream(
@@ -38,6 +25,8 @@ def stream(
     *,
     model: Model | str | Path | None = None,
     first_mask: str | Path | np.ndarray | None = None,
+    masks: Mapping[int, str | Path | np.ndarray] | None = None,
+    removals: Mapping[int, Collection[int]] | None = None,
     proposals: Model | str | Path | None = None,
     online: OnlineConfig | None = None,
     flow: str | Path | Model | FlowProvider | None = None,
@@ -49,7 +38,13 @@ def stream(
     Args:
       video: a file, a folder of frames, a glob, an array `(t, h, w, 3)`, or an iterator of frames (a camera).
       model: as `load_model` takes it; if None, the embedded default for what is given: with or without a first mask.
-      first_mask: the objects to follow, as `read_first_mask` takes them, for models that are told.
+      first_mask: the objects to follow, as `read_told_mask` takes them, for models that are told; the same as
+        `masks={0: first_mask}`.
+      masks: the same of any frames, by their numbers from 0, for models that are told of objects at any time. An id
+        that is followed already is corrected, another is followed from that frame on; ids without a pixel there go on
+        as before. Frames before the first mask are background.
+      removals: ids that are no longer followed, by the number of the frame from which on they are not. A mask may tell
+        of the same id again, on that frame or later: of another object.
       proposals: a file, or a network as `load_model` takes it, for models that want proposals; the embedded network if
         None.
       online: how to learn from the first mask before the rest is segmented (`adapt`); not at all if None.
@@ -59,28 +54,31 @@ def stream(
         frame before or the frame itself, look `backward`, or `skip` it.
 
     Returns:
-      An iterator of every frame with its mask, one frame behind the source where flow looks ahead. The mask of the
-      first frame is the one that was given.
+      An iterator of every frame with its mask, one frame behind the source where flow looks ahead. Where a mask was
+      given, its ids are exactly where that has them.
 
     Raises:
       InputError: at once, if an argument is wrong or of no use to the model, the video cannot be opened or has fewer
-        than two frames; while iterating, if a later frame, its flow or its proposals cannot be read, or the model
-        segments nothing.
+        than two frames, or a mask or a removal is of a frame or an object that is not there; while iterating, if a
+        later frame, its flow or its proposals cannot be read, the model segments nothing, or a video whose length was
+        not known ends before a frame that something is told of.
     """
-    if not 0 < threshold < 1:
-        raise InputError(f"threshold {threshold}: give a probability between 0 and 1")
+    check_threshold(threshold)
     if last_frame not in get_args(LastFrame):
         raise InputError(f"last_frame {last_frame!r}: give one of {', '.join(get_args(LastFrame))}")
     if flow is not None:
         flow = open_flow(flow)
     source = video if isinstance(video, Video) else open_video(video, minimum_frames=2)
-    if model is None and first_mask is not None:
+    if model is None and (first_mask is not None or masks):
         model = FIRST_MASK
     model = model if isinstance(model, Model) else load_model(model)
     needs = model.system.needs
     _check_inputs(model, {"flow": flow, "proposals": proposals})
-    objects = None if first_mask is None else read_first_mask(first_mask, size=source.size)
-    _check_prompt(model, objects, online)
+    removals = {frame: tuple(ids) for frame, ids in (removals or {}).items()}
+    told = _read_masks(first_mask, masks, source.size)
+    _check_prompt(model, told, removals, online)
+    _check_numbers({*told, *removals}, source)
+    slots = plan_slots(told, removals) if told else None
     frames = take_frames(
         source,
         flow=(flow or open_flow("dis")) if "flow" in needs else None,
@@ -88,7 +86,8 @@ def stream(
         next_image="next_image" in needs,
         last_frame=last_frame,
     )
-    return _stream(model, frames, objects, threshold, online)
+    session = Session(model, slots=slots, threshold=threshold, online=online)
+    return _stream(session, frames, told, removals, source.name)
 
 
 def _check_inputs(model: Model, given: dict[str, Any]) -> None:
@@ -97,53 +96,71 @@ def _check_inputs(model: Model, given: dict[str, Any]) -> None:
             raise InputError(f"{model.name} has no use for {need}: leave it out")
 
 
-def _check_prompt(model: Model, objects: FirstMask | None, online: OnlineConfig | None) -> None:
-    """What is told of the first frame must be of use to the model."""
-    told, adaptation = "masks" in model.system.needs, model.system.adaptation
+def _read_masks(first: _Mask | None, others: Mapping[int, _Mask] | None, size: tuple[int, int]) -> dict[int, ToldMask]:
+    """What is told, by the number of the frame."""
+    given = dict(others or {})
+    if first is not None:
+        if 0 in given:
+            raise InputError("two masks for frame 0: give it as the first mask or among the masks, not both")
+        given[0] = first
+    return {frame: read_told_mask(mask, size=size, frame=frame) for frame, mask in given.items()}
+
+
+def _check_prompt(
+    model: Model, told: Mapping[int, ToldMask], removals: Mapping[int, Any], online: OnlineConfig | None
+) -> None:
+    """What is told must be of use to the model."""
+    wants, adaptation = "masks" in model.system.needs, model.system.adaptation
+    if removals or any(told.keys() - {0}):
+        check_told_anytime(model)
     if online is not None and adaptation is None:
         raise InputError(f"{model.name} has no use for online learning: leave it out")
-    if objects is None and (told or online is not None):
-        reason = "follows objects that are marked on the first frame" if told else "learns online from the first mask"
-        raise InputError(f"{model.name} {reason}: give their mask (--first-mask PNG)")
-    if objects is None or told:
+    if not told and (wants or online is not None):
+        reason = "follows objects that are marked on the first frame" if wants else "learns online from the first mask"
+        option = "--first-mask PNG"
+        if model.system.told_anytime:
+            reason, option = "follows objects that are marked on a frame", "--first-mask PNG, or --mask FRAME:PNG"
+        raise InputError(f"{model.name} {reason}: give their mask ({option})")
+    if not told or wants:
         return
     if adaptation is None:
         raise InputError(f"{model.name} finds objects by itself and takes no first mask: leave the mask out, or name "
                          f"a model such as {FIRST_MASK}")  # fmt: skip
-    if len(objects.ids) > 1 and online is None:
-        raise InputError(f"{model.name} tells {len(objects.ids)} objects apart only after learning them: add --online, "
+    count = len(told[0].ids)
+    if count > 1 and online is None:
+        raise InputError(f"{model.name} tells {count} objects apart only after learning them: add --online, "
                          "or mark one")  # fmt: skip
 
 
+def _check_numbers(frames: set[int], video: Video) -> None:
+    """Something is told of frames that there are, as far as the length of the video is known."""
+    for frame in sorted(frames):
+        if frame < 0:
+            raise InputError(f"there is no frame {frame}: frames are counted from 0")
+    length = video.length
+    if length is not None and max(frames, default=0) >= length:
+        length = len(video.stems) if video.stems else sum(1 for _ in video)  # a container may declare another number
+        _check_end(frames, length, video.name)
+
+
+def _check_end(frames: Collection[int], length: int, name: str) -> None:
+    beyond = min((frame for frame in frames if frame >= length), default=None)
+    if beyond is not None:
+        raise InputError(f"there is no frame {beyond} in {name}, which has {length}: frames are counted from 0")
+
+
 def _stream(
-    model: Model, frames: Iterable[Taken], objects: FirstMask | None, threshold: float, online: OnlineConfig | None
+    session: Session,
+    frames: Iterable[Taken],
+    told: Mapping[int, ToldMask],
+    removals: Mapping[int, Collection[int]],
+    name: str,
 ) -> Iterator[SegmentedFrame]:
-    ids = np.arange(256, dtype=np.uint8) if objects is None else np.array((0, *objects.ids), np.uint8)
-    masks = None if objects is None else jnp.asarray(objects.masks)
-    memory = None
-    for index, (name, image, frame, flow_seconds, proposal_seconds) in enumerate(frames):
-        started, adapt_seconds = time.perf_counter(), 0.0
-        if index == 0:
-            if online is not None and masks is not None:
-                model = adapt(model, frame, masks, online=online)
-                adapt_seconds = time.perf_counter() - started
-            memory = jitted_start(model.system)(model.variables, frame, masks)
-        memory, prediction = jitted_predict(model.system)(model.variables, memory, frame)
-        if prediction.masks.shape[-1] < 2:
-            raise InputError(f"{model.name} segments nothing: give a model that does, or use this one's flow")
-        slots, foreground = _label(np.asarray(prediction.masks), threshold)
-        seconds = time.perf_counter() - started - adapt_seconds
-        mask = ids[slots] if index or objects is None else objects.labels
-        yield SegmentedFrame(name, image, mask, foreground, flow_seconds, seconds, proposal_seconds, adapt_seconds)
-
-
-def _label(
-    probabilities: Float32[np.ndarray, "h w k"], threshold: float
-) -> tuple[UInt8[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
-    best = 1 + np.argmax(probabilities[..., 1:], axis=-1)
-    own = np.take_along_axis(probabilities, best[..., None], axis=-1)[..., 0]
-    background = probabilities[..., 0]
-    return np.where(own >= threshold * (own + background), best, 0).astype(np.uint8), 1 - background
+    count = 0
+    for index, taken in enumerate(frames):
+        yield session.step(taken, told.get(index), removals.get(index, ()))
+        count = index + 1
+    _check_end({*told, *removals}, count, name)
 
 
 def segment(
@@ -151,6 +168,8 @@ def segment(
     *,
     model: Model | str | Path | None = None,
     first_mask: str | Path | np.ndarray | None = None,
+    masks: Mapping[int, str | Path | np.ndarray] | None = None,
+    removals: Mapping[int, Collection[int]] | None = None,
     proposals: Model | str | Path | None = None,
     online: OnlineConfig | None = None,
     flow: str | Path | Model | FlowProvider | None = None,
@@ -158,6 +177,6 @@ def segment(
     last_frame: LastFrame = "reuse",
 ) -> UInt8[np.ndarray, "t h w"]:
     """Segments a whole video into object ids; arguments as for `stream`, which is the form for long videos."""
-    frames = stream(video, model=model, first_mask=first_mask, proposals=proposals, online=online,
-                    flow=flow, threshold=threshold, last_frame=last_frame)  # fmt: skip
+    frames = stream(video, model=model, first_mask=first_mask, masks=masks, removals=removals, proposals=proposals,
+                    online=online, flow=flow, threshold=threshold, last_frame=last_frame)  # fmt: skip
     return np.stack([frame.mask for frame in frames])

@@ -20,6 +20,7 @@ from jaxvos.nets._resnet import ResNet
 from jaxvos.nets._skip_decoder import SkipDecoder
 from jaxvos.nets._torch_detection import mask_rcnn_from_torch
 from jaxvos.nets._torch_flow import flownets_from_torch, pwc_net_from_torch
+from jaxvos.nets._torch_space_time import stcn_from_torch, xmem_from_torch
 from jaxvos.nets._torch_weights import efficientnet_lite0_from_torch, read_torch, resnet_from_torch
 from jaxvos.nets._transport import Matcher, Transport, TransportConfig
 from jaxvos.nets._up_conv import UpConv
@@ -62,4 +63,6 @@ __all__ = [
     "pyramid_roi_align",
     "read_torch",
     "resnet_from_torch",
+    "stcn_from_torch",
+    "xmem_from_torch",
 ]

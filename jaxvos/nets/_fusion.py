@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 __all__ = ["CBAM", "FusionBlock", "ResBlock"]
 
 _conv3x3 = functools.partial(nn.Conv, kernel_size=(3, 3), kernel_init=nn.initializers.he_normal())
+_shortcut = nn.initializers.lecun_normal()
+_small = nn.initializers.variance_scaling(0.02, "fan_in", "normal")  # nothing is normalised: blocks start near identity
 
 
 class ResBlock(nn.Module):
@@ -20,8 +22,10 @@ class ResBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w d"]:
         y = _conv3x3(self.features, name="conv1")(nn.relu(x))
-        y = _conv3x3(self.features, name="conv2")(nn.relu(y))
-        return y + (x if x.shape[-1] == self.features else _conv3x3(self.features, name="downsample")(x))
+        y = _conv3x3(self.features, kernel_init=_small, name="conv2")(nn.relu(y))
+        if x.shape[-1] != self.features:
+            x = _conv3x3(self.features, kernel_init=_shortcut, name="downsample")(x)
+        return x + y
 
 
 class CBAM(nn.Module):

@@ -10,7 +10,8 @@ from jaxvos.ops import resize
 
 __all__ = ["SkipDecoder"]
 
-_conv3x3 = functools.partial(nn.Conv, kernel_size=(3, 3), kernel_init=nn.initializers.he_normal())
+_conv3x3 = functools.partial(nn.Conv, kernel_size=(3, 3), kernel_init=nn.initializers.lecun_normal())
+_small = nn.initializers.normal(1e-2)  # masks start undecided: a saturated one has no gradient
 
 
 class _Up(nn.Module):
@@ -40,4 +41,4 @@ class SkipDecoder(nn.Module):
         """Returns the features at strides 4 and 8, and the logit at stride 4."""
         x8 = _Up(self.widths[0], name="up_16_8")(deep, skips[0])
         x4 = _Up(self.widths[1], name="up_8_4")(x8, skips[1])
-        return x4, x8, _conv3x3(1, name="pred")(nn.relu(x4))[..., 0]
+        return x4, x8, _conv3x3(1, kernel_init=_small, name="pred")(nn.relu(x4))[..., 0]

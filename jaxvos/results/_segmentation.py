@@ -23,10 +23,10 @@ RESULTS = ("masks", "overlay.mp4", "contact_sheet.png", "results.json")
 
 
 class Speed(NamedTuple):
-    """Frames per second of a finished video, by what is counted; None where there was only one frame to time."""
+    """Frames per second of a finished video, by what is counted; None where there is no frame to time."""
 
     everything: float  # reading, flow, compilation, model, drawing and writing
-    steady: float | None  # flow, proposals and model; the first frame, which compiles, is left out here and below
+    steady: float | None  # flow, proposals and model; frames that compile, as the first, are left out here and below
     model: float | None  # the model alone
 
 
@@ -55,7 +55,7 @@ def write_results(
       What `results.json` holds.
     """
     (folder / "masks").mkdir()
-    sheet, input_seconds, model_seconds, covered = Sheet(), [], [], []
+    sheet, input_seconds, model_seconds, warm_up_seconds, covered = Sheet(), [], [], [], []
     adapt_seconds = 0.0
     size: tuple[int, ...] = (0, 0)
     started = time.perf_counter()
@@ -69,18 +69,21 @@ def write_results(
             write_mask(folder / "masks" / f"{frame.name}.png", frame.mask)
             video.write(drawn)
             sheet.add(frame.name, drawn)
-            input_seconds.append(frame.flow_seconds + frame.proposal_seconds)
             adapt_seconds += frame.adapt_seconds
-            model_seconds.append(frame.model_seconds)
+            if frame.warm_up or not covered:
+                warm_up_seconds.append(frame.model_seconds)
+            elif frame.model_seconds:
+                input_seconds.append(frame.flow_seconds + frame.proposal_seconds)
+                model_seconds.append(frame.model_seconds)
             covered.append(float(np.mean(frame.mask > 0)))
     write_image(folder / "contact_sheet.png", sheet.draw())
-    speed = _speed(input_seconds, model_seconds, time.perf_counter() - started)
+    speed = _speed(len(covered), input_seconds, model_seconds, time.perf_counter() - started)
     report = {
         **story,
         "frames": len(covered),
         "size": list(size),
         "frames_per_second": speed._asdict(),
-        "compile_seconds": _compile_seconds(model_seconds),
+        "compile_seconds": _compile_seconds(warm_up_seconds, model_seconds),
         "online_seconds": adapt_seconds,
         "foreground_share": {"mean": statistics.fmean(covered), "empty_frames": sum(c == 0 for c in covered)},
     }
@@ -89,15 +92,16 @@ def write_results(
     return report
 
 
-def _speed(input_seconds: list[float], model_seconds: list[float], elapsed: float) -> Speed:
-    count, inputs, model = len(model_seconds), sum(input_seconds[1:]), sum(model_seconds[1:])
-    if count == 1:
-        return Speed(count / elapsed, None, None)
-    return Speed(count / elapsed, (count - 1) / (inputs + model), (count - 1) / model)
+def _speed(frames: int, input_seconds: list[float], model_seconds: list[float], elapsed: float) -> Speed:
+    count, inputs, model = len(model_seconds), sum(input_seconds), sum(model_seconds)
+    if count == 0:
+        return Speed(frames / elapsed, None, None)
+    return Speed(frames / elapsed, count / (inputs + model), count / model)
 
 
-def _compile_seconds(model_seconds: list[float]) -> float | None:
-    """What the first frame took beyond the others: 0 where the model was compiled for this size already."""
-    if len(model_seconds) == 1:
+def _compile_seconds(warm_up_seconds: list[float], model_seconds: list[float]) -> float | None:
+    """What frames that compile took beyond the others: 0 where the model was compiled for this size already."""
+    if not model_seconds:
         return None
-    return max(model_seconds[0] - statistics.median(model_seconds[1:]), 0.0)
+    usual = statistics.median(model_seconds)
+    return sum(max(seconds - usual, 0.0) for seconds in warm_up_seconds)

@@ -1,5 +1,6 @@
 """One file for each system: its configuration, its net, and a builder that returns a `System`."""
 
+from jaxvos.systems._correspondence import Correspondence, CorrespondenceConfig, Look, correspondence_loss
 from jaxvos.systems._dmm_candidates import FrameAugmentationConfig
 from jaxvos.systems._dmm_matching import MatchedMasks, MatchingConfig, cosine_similarity, mask_overlap, match_masks
 from jaxvos.systems._dmm_net import DMMNetConfig, dmm_net
@@ -15,10 +16,13 @@ from jaxvos.systems._xmem import XMemConfig, xmem
 
 __all__ = [
     "AugmentationConfig",
+    "Correspondence",
+    "CorrespondenceConfig",
     "DMMNetConfig",
     "DetectionAugmentation",
     "FrameAugmentationConfig",
     "LongTermConfig",
+    "Look",
     "MaskLossConfig",
     "MaskRCNNConfig",
     "MatchedMasks",
@@ -31,6 +35,7 @@ __all__ = [
     "SegFlowConfig",
     "TransportNetConfig",
     "XMemConfig",
+    "correspondence_loss",
     "cosine_similarity",
     "dmm_net",
     "mask_overlap",

@@ -81,8 +81,11 @@ def write_spare(memory: FrameMemory, keys: Keys, values: Float[Array, "o p d"], 
 
 
 def forget_objects(memory: FrameMemory, gone: Bool[Array, "o"]) -> FrameMemory:
-    """Leaves nothing of some objects."""
-    return memory._replace(valid=memory.valid & ~gone[:, None])
+    """Leaves nothing of some objects; a frame in which no other is known makes room, pinned or not."""
+    valid = memory.valid & ~gone[:, None]
+    empty = ~valid.any(axis=0) & (memory.written < _NEVER)
+    written = jnp.where(empty, -1, memory.written)
+    return memory._replace(valid=valid, written=written, pinned=memory.pinned & ~empty)
 
 
 def _put(memory: FrameMemory, where: Any, keys: Keys, values: Array, alive: Array) -> FrameMemory:

@@ -11,7 +11,7 @@ from jaxvos.errors import InputError
 from jaxvos.ops import Keys, similarity
 from jaxvos.systems._frame_memory import FrameMemory
 
-__all__ = ["LongTermConfig", "LongTermMemory", "consolidate", "empty_long_term"]
+__all__ = ["LongTermConfig", "LongTermMemory", "consolidate", "empty_long_term", "forget_prototypes"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,8 @@ class LongTermConfig:
     """What becomes of old frames. The published numbers."""
 
     min_frames: int = 5
-    """Frames that stay when the frame memory is full: those a person marked, and the latest."""
+    """Frames that stay when the frame memory is full: one that a person marked, and the latest. Others that a person
+    marked stay too."""
     prototypes: int = 128
     """Entries that the others become."""
     capacity: int = 10_000
@@ -49,24 +50,37 @@ def empty_long_term(config: LongTermConfig, frames: FrameMemory) -> LongTermMemo
                           jnp.zeros(n, bool), jnp.zeros(n), jnp.full(n, 1e-7))  # fmt: skip
 
 
+def forget_prototypes(long: LongTermMemory, gone: Bool[Array, "o"]) -> LongTermMemory:
+    """Leaves nothing of some objects; an entry that says nothing of another makes room."""
+    valid = long.valid & ~gone[:, None]
+    return long._replace(valid=valid, used=long.used & valid.any(axis=0))
+
+
 def consolidate(
     frames: FrameMemory, long: LongTermMemory, *, config: LongTermConfig
 ) -> tuple[FrameMemory, LongTermMemory]:
     """Turns a full frame memory into prototypes; one with room stays as it is.
 
-    The entries of all frames but the pinned and the latest compete; the most read for each frame of their life are the
-    prototypes, and their values and shrinkages are averages over all competitors, weighed by a softmax of similarity.
-    Where objects were not known in all frames, each object's average is over the frames it was known in.
+    The entries of all frames but the pinned and the latest compete (those of one frame at least, unless all are
+    pinned); the most read for each frame of their life are the prototypes, and their values and shrinkages are averages
+    over all competitors, weighed by a softmax of similarity. Where objects were not known in all frames, each object's
+    average is over the frames it was known in.
     """
+    goes = _leaving(frames, config)
+    return jax.lax.cond(goes.any(), lambda: _consolidate(frames, long, goes, config), lambda: (frames, long))
+
+
+def _leaving(frames: FrameMemory, config: LongTermConfig) -> Bool[Array, "s"]:
+    """Tells which frames of a full memory go: one at least, unless all are pinned."""
     full = jnp.all(frames.written >= 0)
-    return jax.lax.cond(full, lambda: _consolidate(frames, long, config), lambda: (frames, long))
+    order = jnp.argsort(jnp.argsort(jnp.where(frames.pinned, 1, -frames.written)))  # 0 for the latest
+    stay = jnp.minimum(config.min_frames - 1, jnp.sum(~frames.pinned) - 1)
+    return full & ~frames.pinned & (order >= stay)
 
 
 def _consolidate(
-    frames: FrameMemory, long: LongTermMemory, config: LongTermConfig
+    frames: FrameMemory, long: LongTermMemory, goes: Bool[Array, "s"], config: LongTermConfig
 ) -> tuple[FrameMemory, LongTermMemory]:
-    order = jnp.argsort(jnp.argsort(jnp.where(frames.pinned, 1, -frames.written)))  # 0 for the latest
-    goes = ~frames.pinned & (order >= config.min_frames - 1)
     places = frames.usage.shape[1]
     competes = jnp.repeat(goes, places)
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), frames.keys)

@@ -13,11 +13,12 @@ from jaxvos.errors import InputError
 from jaxvos.losses import bootstrapped_cross_entropy, dice_loss
 from jaxvos.ops import Keys, centre_crop, centre_pad, read_memory, resize, similarity, soft_aggregate, tell_masks
 from jaxvos.system import Clip, Frame, LossOutput, Prediction, System
+from jaxvos.systems._correspondence import Correspondence, CorrespondenceConfig, Look, correspondence_loss
 from jaxvos.systems._frame_memory import FrameMemory, empty_memory, forget_objects, write_frame, write_spare
-from jaxvos.systems._long_term import LongTermConfig, LongTermMemory, consolidate, empty_long_term
+from jaxvos.systems._long_term import LongTermConfig, LongTermMemory, consolidate, empty_long_term, forget_prototypes
 from jaxvos.typing import Key, Masks, Variables
 
-__all__ = ["Look", "MaskLossConfig", "MemoryConfig", "SpaceTimeNet", "follower"]
+__all__ = ["Look", "MaskLossConfig", "MemoryConfig", "SpaceTimeNet", "follower", "run_encoder"]
 
 _STRIDE = 16
 
@@ -70,14 +71,6 @@ class MaskLossConfig:
                              "range of steps, and a weight of at least 0")  # fmt: skip
 
 
-class Look(NamedTuple):
-    """What a net sees in a frame, with whatever axes before those of the map."""
-
-    keys: Keys
-    deep: Float[Array, "*b y x c"]  # stride 16
-    skips: tuple[Array, Array]  # strides 8 and 4
-
-
 class SpaceTimeNet(nn.Module):
     """What the fold asks of a net. `hidden` is what is kept of an object beside the memory, `None` if nothing."""
 
@@ -115,7 +108,7 @@ class _Memory(NamedTuple):
 
 def follower(
     net: SpaceTimeNet, *, memory_config: MemoryConfig, loss_config: MaskLossConfig, reference_frames: int | None = None,
-    deep_update: float = 1.0,
+    deep_update: float = 1.0, correspondence: CorrespondenceConfig | None = None,
 ) -> System:  # fmt: skip
     """Builds the `System` of a net.
 
@@ -126,11 +119,19 @@ def follower(
       reference_frames: memory frames of a training step, the first and others drawn from those before; all of them if
         None.
       deep_update: probability that a training frame's value renews the hidden state.
+      correspondence: what training asks for beside masks.
     """
     value_width, hidden_width = net.widths
 
     def init(key: Key, clip: Clip) -> Variables:
-        return net.init(key, clip.images[:1, 0, : 2 * _STRIDE, : 2 * _STRIDE])
+        del clip  # no parameter depends on it
+        images = jnp.zeros((1, 2 * _STRIDE, 2 * _STRIDE, 3))
+        variables = net.init(key, images)
+        if correspondence is None:
+            return variables
+        look = net.apply(variables, images, method="look")
+        heads = Correspondence(correspondence, look.keys.key.shape[-1]).init(jax.random.fold_in(key, 1), look)
+        return {**variables, "params": {**variables["params"], "correspondence": heads.get("params", {})}}
 
     def each_object(function: Any, *objects: Any) -> Any:
         """Runs a function over the leading axis of objects, in groups."""
@@ -257,9 +258,16 @@ def follower(
         valid = jnp.ones((b, t), bool) if clip.valid is None else clip.valid
         keep = 1 - (1 - loss_config.keep) * _ramp(step, loss_config.keep_ramp)
         each = functools.partial(clip_loss, variables, keep=keep)
-        scalars = jax.vmap(each)(jax.random.split(key, b), clip.images, looks, clip.masks, alive[:, 1:], valid)
+        own_key, other_key = jax.random.split(key)
+        scalars = jax.vmap(each)(jax.random.split(own_key, b), clip.images, looks, clip.masks, alive[:, 1:], valid)
         scalars = jax.tree.map(jnp.mean, scalars)
         total = scalars["cross_entropy"] + loss_config.dice_weight * scalars["dice"]
+        if correspondence is not None:
+            more, parts = correspondence_loss(
+                {"params": variables["params"]["correspondence"]}, clip, looks, config=correspondence,
+                look=lambda images: net.apply(variables, images, method="look"), key=other_key, step=step,
+            )  # fmt: skip
+            total, scalars = total + more, {**scalars, **parts}
         return LossOutput(total, {}, scalars)
 
     def clip_loss(
@@ -296,6 +304,15 @@ def follower(
     return System(init, loss, predict, start, needs=("masks",), told_anytime=True)
 
 
+def run_encoder(encoder: Any, images: Float[Array, "b h w 3"]) -> dict[int, Array]:
+    """Features of the stages at strides 4, 8 and 16 of images in [0, 1], with the statistics of training."""
+    mean, std = encoder.normalization
+    x, levels = encoder.stem((images - jnp.array(mean)) / jnp.array(std), train=False), {}
+    for number in (2, 3, 4):
+        levels[number] = x = encoder.stage(x, number, train=False)
+    return levels
+
+
 def _flat(keys: Keys) -> Keys:
     """Keys of a map as keys of a list of places."""
     y, x = keys.key.shape[:2]
@@ -309,7 +326,7 @@ def _labels(masks: Masks) -> UInt8[Array, "h w"]:
 def _without(memory: _Memory, gone: Bool[Array, "o"]) -> _Memory:
     """Forgets what is not followed, so that the slot can be told something else."""
     hidden = jax.tree.map(lambda x: jnp.where(gone[:, None, None, None], 0, x), memory.hidden)
-    long = memory.long if memory.long is None else memory.long._replace(valid=memory.long.valid & ~gone[:, None])
+    long = memory.long if memory.long is None else forget_prototypes(memory.long, gone)
     return memory._replace(frames=forget_objects(memory.frames, gone), long=long, hidden=hidden, alive=~gone)
 
 

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 from jaxvos.nets import BackboneName, FrameMaskEncoder, FusionBlock, ResBlock, SkipDecoder, backbone
 from jaxvos.ops import Keys
 from jaxvos.system import System
-from jaxvos.systems._space_time import Look, MaskLossConfig, MemoryConfig, SpaceTimeNet, follower
+from jaxvos.systems._correspondence import CorrespondenceConfig, Look
+from jaxvos.systems._space_time import MaskLossConfig, MemoryConfig, SpaceTimeNet, follower, run_encoder
 
 __all__ = ["STCNConfig", "stcn"]
 
@@ -43,6 +44,8 @@ class STCNConfig:
     """What is kept of a video, and how it is read."""
     objective: MaskLossConfig = MaskLossConfig()
     """What masks are judged by in training."""
+    correspondence: CorrespondenceConfig | None = None
+    """What training asks for beside masks: the same pixels and the same objects in other frames."""
 
 
 class _STCN(SpaceTimeNet):
@@ -71,11 +74,8 @@ class _STCN(SpaceTimeNet):
         self.decoder = SkipDecoder(config.decoder_widths[1:])
 
     def look(self, images: Float[Array, "b h w 3"]) -> Look:
-        mean, std = self.encoder.normalization
-        x, levels = self.encoder.stem((images - jnp.array(mean)) / jnp.array(std), train=False), {}
-        for number in (2, 3, 4):
-            levels[number] = x = self.encoder.stage(x, number, train=False)
-        return Look(Keys(self.key_proj(x)), x, (levels[3], levels[2]))
+        levels = run_encoder(self.encoder, images)
+        return Look(Keys(self.key_proj(levels[4])), levels[4], (levels[3], levels[2]))
 
     def remember(
         self, image: Float[Array, "h w 3"], masks: Float[Array, "h w 2"], look: Look, hidden: Any
@@ -103,4 +103,5 @@ def stcn(config: STCNConfig = STCNConfig()) -> System:
     they were in training, and its affine part learns, as published. Nothing is random in training; augmentation is the
     data's (`jaxvos.data.Augmentation`).
     """
-    return follower(_STCN(config), memory_config=config.memory, loss_config=config.objective)
+    return follower(_STCN(config), memory_config=config.memory, loss_config=config.objective,
+                    correspondence=config.correspondence)  # fmt: skip

@@ -10,8 +10,9 @@ from jaxtyping import Array, Float
 from jaxvos.nets import BackboneName, ConvGRU, FrameMaskEncoder, FusionBlock, SkipDecoder, backbone
 from jaxvos.ops import Keys
 from jaxvos.system import System
+from jaxvos.systems._correspondence import CorrespondenceConfig, Look
 from jaxvos.systems._long_term import LongTermConfig
-from jaxvos.systems._space_time import Look, MaskLossConfig, MemoryConfig, SpaceTimeNet, follower
+from jaxvos.systems._space_time import MaskLossConfig, MemoryConfig, SpaceTimeNet, follower, run_encoder
 
 __all__ = ["XMemConfig", "xmem"]
 
@@ -42,6 +43,8 @@ class XMemConfig:
     """What is kept of a video, and how it is read."""
     objective: MaskLossConfig = MaskLossConfig(dice_weight=1.0)
     """What masks are judged by in training."""
+    correspondence: CorrespondenceConfig | None = None
+    """What training asks for beside masks: the same pixels and the same objects in other frames."""
     reference_frames: int | None = 3
     """Memory frames of a training step, the first and others drawn from those before; all if left out."""
     deep_update: float = 0.2
@@ -73,10 +76,8 @@ class _XMem(SpaceTimeNet):
         self.g16_conv, self.g8_conv, self.g4_conv = (nn.Conv(config.decoder_widths[1], (1, 1)) for _ in range(3))
 
     def look(self, images: Float[Array, "b h w 3"]) -> Look:
-        mean, std = self.encoder.normalization
-        x, levels = self.encoder.stem((images - jnp.array(mean)) / jnp.array(std), train=False), {}
-        for number in (2, 3, 4):
-            levels[number] = x = self.encoder.stage(x, number, train=False)
+        levels = run_encoder(self.encoder, images)
+        x = levels[4]
         keys = Keys(self.key_proj(x))
         if self.config.anisotropic:
             keys = Keys(keys.key, self.d_proj(x)[..., 0] ** 2 + 1, jax.nn.sigmoid(self.e_proj(x)))
@@ -119,4 +120,5 @@ def xmem(config: XMemConfig = XMemConfig()) -> System:
     the sensory memory of each object.
     """
     return follower(_XMem(config), memory_config=config.memory, loss_config=config.objective,
-                    reference_frames=config.reference_frames, deep_update=config.deep_update)  # fmt: skip
+                    reference_frames=config.reference_frames, deep_update=config.deep_update,
+                    correspondence=config.correspondence)  # fmt: skip
