@@ -124,4 +124,5 @@ class System(NamedTuple):
     start: Start = no_memory
     needs: tuple[Need, ...] = ()  # what frames must have; `masks` are those of the first frame, given to `start`
     adaptation: Adaptation | None = None  # without one, it does not learn online
-    told_anytime: bool = False  # `predict` heeds `Frame.masks` and `Frame.alive`: objects come and go on any frame
+    told_anytime: bool = False  # `predict` heeds `Frame.masks` and `Frame.alive`: objects come and go on any frame,
+    # and one that goes makes room for another on the same frame

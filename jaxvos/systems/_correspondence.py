@@ -106,18 +106,18 @@ class Correspondence(nn.Module):
 
 
 def correspondence_loss(
-    variables: Any, clip: Clip, looks: Look, *, look: Callable[[Float[Array, "n h w 3"]], Look],
-    config: CorrespondenceConfig, key: Key, step: Any,
+    key: Key, variables: Any, clip: Clip, looks: Look, *, look: Callable[[Float[Array, "n h w 3"]], Look],
+    config: CorrespondenceConfig, step: Any,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:  # fmt: skip
     """What Eq. 12 adds to the loss of a host, with the ramp of the released code.
 
     Args:
+      key: randomness.
       variables: of `Correspondence`.
       clip: of at least two frames.
       looks: of all its frames, with axes b t.
       look: looks at other images, for `warped_view`.
       config: what is asked for.
-      key: randomness.
       step: traced; for the ramp.
 
     Returns:

@@ -264,8 +264,8 @@ def follower(
         total = scalars["cross_entropy"] + loss_config.dice_weight * scalars["dice"]
         if correspondence is not None:
             more, parts = correspondence_loss(
-                {"params": variables["params"]["correspondence"]}, clip, looks, config=correspondence,
-                look=lambda images: net.apply(variables, images, method="look"), key=other_key, step=step,
+                other_key, {"params": variables["params"]["correspondence"]}, clip, looks, config=correspondence,
+                look=lambda images: net.apply(variables, images, method="look"), step=step,
             )  # fmt: skip
             total, scalars = total + more, {**scalars, **parts}
         return LossOutput(total, {}, scalars)

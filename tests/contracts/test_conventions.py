@@ -11,7 +11,8 @@ ROOMS = ["solvers", "ops", "nets", "losses", "metrics", "systems", "data", "trai
 # mathematics that may be left out, or what a reader of the equation expects by position
 POSITIONAL_DEFAULTS = {
     "sinkhorn": {"a", "b"}, "streaming_sinkhorn": {"a", "b"}, "transportnet": {"config"}, "dmm_net": {"config"},
-    "mask_rcnn": {"config"}, "pwc_net": {"config"}, "segflow": {"config"}, "demo_video": {"seed"},
+    "mask_rcnn": {"config"}, "pwc_net": {"config"}, "segflow": {"config"}, "stcn": {"config"},
+    "xmem": {"config"}, "demo_video": {"seed"},
     "write_flow": {"valid"}, "launch": {"args"}, "main": {"args"}, "save_variables": {"metadata"},
     "no_memory": {"masks"}, "load_model": {"source"},
 }  # fmt: skip
