@@ -20,8 +20,8 @@ Measured 2026-11-26 on 2 vCPU beside other jobs, commit e7044b0, the command abo
 
 Online learning earns its place: 33 points of J, steadier outlines, in every seed. At this scale the exchange does not:
 J is the same within the spread with and without flow features, T is better by 0.7 with them but within the spread too,
-and mask features make a trained flow net slightly worse (0.51 against 0.47). In the paper the flow branch is worth
-2.4 points of J and 5.6 of T (Table 1) with nets trained far longer. Three rounds are no better than one and cost EPE (0.51
+and mask features make a trained flow net slightly worse (0.51 against 0.47). In the paper the flow branch is worth 2.4
+points of J and 5.6 of T (Table 1) with nets trained far longer. Three rounds are no better than one and cost EPE (0.51
 against 0.42); joint training gains 1.5 points of J within the spread and spoils the flow, whose weight in the sum was
 not tuned. J is low as such: 600 steps from scratch find what is salient, not which of several figures is asked for.
 """

@@ -18,8 +18,8 @@ import jax
 from jaxvos.data import AffineRange, Augmentation, ColourRange, ObjectDataConfig, SyntheticConfig, object_batches
 from jaxvos.drawing import plot_curves
 from jaxvos.models import abstract_variables, save_model
-from jaxvos.nets import pretrained
-from jaxvos.systems import STCNConfig, stcn
+from jaxvos.nets import pretrained, read_torch, stcn_from_torch
+from jaxvos.systems import CorrespondenceConfig, STCNConfig, stcn
 from jaxvos.training import (
     ExperimentConfig,
     OptimizerConfig,
@@ -44,7 +44,8 @@ class Config(ExperimentConfig):
     data: ObjectDataConfig = ObjectDataConfig()
     """What it sees."""
     weights: str | None = None
-    """Key encoder to start from: a state dict of a ResNet, or `imagenet`; so does a value encoder of the same kind."""
+    """Key encoder to start from: a state dict of a ResNet, or `imagenet`; so does a value encoder of the same kind. Or
+    the whole net: the state dict of a published STCN."""
 
 
 MOTION = Augmentation(
@@ -84,11 +85,25 @@ TINY = evolve(
     weights=None, training={"num_steps": 100, "optimizer": {"frozen": (), "groups": ()}},
 )  # fmt: skip
 
+# a frame more than the host's three, which follows the one before it at once
+PIXELS = {"system": {"correspondence": CorrespondenceConfig(boxes="none")},
+          "data": {"num_frames": 4, "adjacent": True}}  # fmt: skip
+OBJECTS = {"system": {"correspondence": CorrespondenceConfig(pixels="none", boxes="random")}}
+BOTH = {**PIXELS, "system": {"correspondence": CorrespondenceConfig(boxes="random")}}
+RELEASED = {"system": {
+    "decoder": "fusion", "objective": {"dice_weight": 0.4},
+    "correspondence": CorrespondenceConfig(pixels="warped_view", boxes="none", second_key=True)}}  # fmt: skip
+
 PRESETS = {
     "static": ("stage 0: images that are moved about", STATIC),
     "video": ("stage 3: DAVIS and YouTube-VOS", VIDEO),
-    "fusion": ("stage 3 with the released correspondence code's decoder", evolve(VIDEO, system={"decoder": "fusion"})),
+    "pixels": ("stage 3 and pixel-level consistency", evolve(VIDEO, **PIXELS)),
+    "objects": ("stage 3 and object-level coherence, of random boxes", evolve(VIDEO, **OBJECTS)),
+    "both": ("stage 3 and both", evolve(VIDEO, **BOTH)),
+    "released": ("as the released code: warped views, a second key, its decoder and Dice", evolve(VIDEO, **RELEASED)),
     "lite": ("EfficientNet-Lite0, a CPU's hour", LITE),
+    "lite_both": ("lite and both, of masks", evolve(
+        LITE, data=PIXELS["data"], system={"correspondence": CorrespondenceConfig(min_box=16.0, ramp=(100, 300))})),
     "tiny": ("a thin ResNet-18 at 32 x 48, for tests", TINY),
 }
 
@@ -114,9 +129,13 @@ def main(config: Config) -> None:
 
 
 def _start(config: Config) -> Variables | None:
-    """Encoders from a file, as far as they are used: up to stride 16."""
+    """A published net as a whole, or encoders from a file, as far as they are used: up to stride 16."""
     if config.weights is None:
         return None
+    if config.weights != "imagenet":
+        state = read_torch(config.weights)
+        if any(name.endswith("key_encoder.conv1.weight") for name in state):
+            return stcn_from_torch(state)
     loaded, start = pretrained(config.system.key_encoder, config.weights), {}
     for part, expected in abstract_variables(stcn(config.system)).items():
         encoder = {name: loaded[part][name] for name in expected["encoder"]}

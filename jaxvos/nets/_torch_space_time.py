@@ -157,9 +157,8 @@ def _converted(
     masks = np.zeros((len(first), 2, *first.shape[2:]), first.dtype)
     masks[:, : first.shape[1] - 3] = first[:, 3:]
     tensors = {**tensors, "value_encoder.conv1.weight": first[:, :3]}
-    paths = {name: _path(name, places) for name in tensors}
-    mask_conv = "value.mask_conv.weight"
-    return _variables({**tensors, mask_conv: masks}, [*paths.items(), (mask_conv, mask_conv.split("."))])
+    paths = {name: _path(name, places) for name in tensors} | {"mask_conv": ["value", "mask_conv", "weight"]}
+    return _variables({**tensors, "mask_conv": masks}, paths.items())
 
 
 def _without_biases(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
