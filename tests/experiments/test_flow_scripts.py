@@ -55,8 +55,8 @@ def test_phases_of_segflow_follow_one_another_and_are_not_repeated(tmp_path, joi
 
 @pytest.mark.slow
 def test_the_study_prints_its_table(tmp_path):
-    out = _run("segflow_study", "--workdir", tmp_path, "--seeds", 0, "--steps", 6, "--flow-model", tiny, "--clips", 1,
-               "--online-steps", 1, "--online-clips", 1)  # fmt: skip
+    out = _run("segflow_study", "--workdir", tmp_path, "--seeds", 0, "--steps", 6, "--clips", 1, "--online-steps", 1,
+               "--online-clips", 1)  # fmt: skip
     assert out.returncode == 0, out.stderr
     table = (tmp_path / "table.txt").read_text().splitlines()
     assert len(table) == 9 and all("+-" in line for line in table[1:]) and "EPE" in table[0]
