@@ -32,12 +32,15 @@ from jaxvos.systems import (
 from jaxvos.training import load_variables, match_variables, save_variables
 from jaxvos.typing import Variables
 
-__all__ = ["DEFAULT", "FIRST_MASK", "FLOW", "PROPOSALS", "Model", "abstract_variables", "load_model", "save_model"]
+__all__ = ["DEFAULT", "FIRST_MASK", "FLOW", "MATCHER", "PROPOSALS", "Model", "abstract_variables", "default_model",
+           "load_model", "save_model"]
 
 DEFAULT = "transportnet-lite-synthetic"
 """Finds what moves."""
-FIRST_MASK = "dmm-net-lite"
-"""Follows objects that are marked on the first frame."""
+FIRST_MASK = "stcn-lite"
+"""Follows objects that are marked on any frame."""
+MATCHER = "dmm-net-lite"
+"""Follows objects that are marked on the first frame, by choosing among proposals; it can learn them online."""
 PROPOSALS = "mask-rcnn-lite"
 """Proposes masks of objects."""
 FLOW = "pwc-net-lite"
@@ -54,8 +57,8 @@ _SYSTEMS = {
     "stcn": (STCNConfig, functools.lru_cache(maxsize=8)(stcn)),
     "xmem": (XMemConfig, functools.lru_cache(maxsize=8)(xmem)),
 }
-_EMBEDDED = {"transportnet": DEFAULT, "dmm_net": FIRST_MASK, "mask_rcnn": PROPOSALS, "pwc_net": FLOW,
-             "segflow": "segflow-lite"}  # fmt: skip
+_EMBEDDED = {"transportnet": DEFAULT, "dmm_net": MATCHER, "mask_rcnn": PROPOSALS, "pwc_net": FLOW,
+             "segflow": "segflow-lite", "stcn": FIRST_MASK}  # fmt: skip
 
 
 class Model(NamedTuple):
@@ -66,6 +69,18 @@ class Model(NamedTuple):
     variables: Variables
     config: Any
     metadata: Mapping[str, Any]  # data, licence, command, commit, scores
+
+
+def default_model(*, marked: bool, matching: bool) -> str:
+    """The embedded model for what is given.
+
+    Args:
+      marked: objects are marked on a frame.
+      matching: proposals are given, or online learning is asked for.
+    """
+    if not marked:
+        return DEFAULT
+    return MATCHER if matching else FIRST_MASK
 
 
 def load_model(source: str | Path | None = None) -> Model:

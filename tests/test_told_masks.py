@@ -13,7 +13,7 @@ from jaxvos.data import Video, write_mask
 from jaxvos.errors import InputError
 from jaxvos.inference import SegmentedFrame, Tracker, read_told_mask, segment, stream
 from jaxvos.inference._objects import Slots, plan_slots
-from jaxvos.models import Model, load_model
+from jaxvos.models import DEFAULT, FIRST_MASK, MATCHER, Model, default_model, load_model
 from jaxvos.ops import tell_masks
 from jaxvos.results import write_results
 from jaxvos.system import Prediction, System
@@ -269,8 +269,16 @@ def test_models_that_are_told_of_the_first_frame_alone(tiny_dmm, tiny_model):
         for arguments in ({"masks": {2: _mask(1)}}, {"masks": {0: _mask(1)}, "removals": {2: [1]}}):
             with pytest.raises(InputError, match="is told nothing after the first frame: give .* STCN or XMem"):
                 stream(_clip(), model=path, **arguments)
-    with pytest.raises(InputError, match="dmm-net-lite is told nothing"):  # the default for masks
-        stream(_clip(), masks={2: _mask(1)})
+    with pytest.raises(InputError, match="dmm-net-lite is told nothing"):  # the default where proposals are given
+        stream(_clip(), masks={2: _mask(1)}, proposals=str(tiny_dmm))
+
+
+def test_the_default_is_chosen_by_what_is_given():
+    assert default_model(marked=False, matching=False) == DEFAULT
+    assert default_model(marked=True, matching=False) == FIRST_MASK
+    assert default_model(marked=True, matching=True) == MATCHER
+    told, matches = (load_model(name).system for name in (FIRST_MASK, MATCHER))
+    assert told.told_anytime and matches.adaptation is not None and "proposals" in matches.needs
 
 
 def test_a_video_that_ends_too_early(model):

@@ -29,7 +29,8 @@ class Segment:
     """Folder for the results; it must be new or empty."""
     model: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
     """A .safetensors file, a training run's folder, or the name of an embedded model or of its system, such as dmm_net;
-    if left out, the embedded default: what moves, or with a first mask, what that marks."""
+    if left out, an embedded one: of what moves, of what masks mark, or with --proposals or --online beside them, one
+    that has use for those."""
     first_mask: Annotated[Path | None, tyro.conf.arg(metavar="PNG|FOLDER")] = None
     """Objects to follow: an indexed PNG of the first frame, an id for each; for several sequences a folder with
     SEQUENCE.png or SEQUENCE/FIRST-FRAME.png (such as Annotations/480p) for each."""
@@ -64,7 +65,7 @@ class Segment:
 
     def run(self) -> None:
         from jaxvos.inference import OnlineConfig, stream
-        from jaxvos.models import FIRST_MASK, load_model
+        from jaxvos.models import default_model, load_model
         from jaxvos.results import RESULTS, output_folder
 
         online = OnlineConfig(num_steps=self.online_steps, heads_only=self.online_heads, patience=self.online_patience)
@@ -75,8 +76,8 @@ class Segment:
                              "segment that one by itself")  # fmt: skip
         inputs = {name: self._inputs(name, video.frame_name(0)) for name, (_, video) in sequences.items()}
         default = self.model is None
-        marked = self.first_mask is not None or bool(self.mask)
-        model = load_model(FIRST_MASK if default and marked else self.model)
+        marked, matching = self.first_mask is not None or bool(self.mask), self.proposals is not None or self.online
+        model = load_model(default_model(marked=marked, matching=matching) if self.model is None else self.model)
         options = {"threshold": self.threshold, "last_frame": self.last_frame}
         streams = {}
         for name, (_, video) in sequences.items():

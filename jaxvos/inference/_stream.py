@@ -13,7 +13,7 @@ from jaxvos.inference._adapt import OnlineConfig
 from jaxvos.inference._inputs import Taken, open_flow, open_proposals, take_frames
 from jaxvos.inference._objects import ToldMask, plan_slots, read_told_mask
 from jaxvos.inference._tracker import SegmentedFrame, Session, check_threshold, check_told_anytime
-from jaxvos.models import FIRST_MASK, Model, load_model
+from jaxvos.models import FIRST_MASK, Model, default_model, load_model
 
 __all__ = ["segment", "stream"]
 
@@ -37,7 +37,8 @@ def stream(
 
     Args:
       video: a file, a folder of frames, a glob, an array `(t, h, w, 3)`, or an iterator of frames (a camera).
-      model: as `load_model` takes it; if None, the embedded default for what is given: with or without a first mask.
+      model: as `load_model` takes it; if None, the embedded default for what is given: without masks, with them, or
+        with proposals or online learning beside them.
       first_mask: the objects to follow, as `read_told_mask` takes them, for models that are told; the same as
         `masks={0: first_mask}`.
       masks: the same of any frames, by their numbers from 0, for models that are told of objects at any time. An id
@@ -69,8 +70,9 @@ def stream(
     if flow is not None:
         flow = open_flow(flow)
     source = video if isinstance(video, Video) else open_video(video, minimum_frames=2)
-    if model is None and (first_mask is not None or masks):
-        model = FIRST_MASK
+    if model is None:
+        marked, matching = first_mask is not None or bool(masks), proposals is not None or online is not None
+        model = default_model(marked=marked, matching=matching)
     model = model if isinstance(model, Model) else load_model(model)
     needs = model.system.needs
     _check_inputs(model, {"flow": flow, "proposals": proposals})
