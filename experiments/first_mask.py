@@ -27,6 +27,10 @@ Measured 2026-11-26 on 2 busy vCPU, commit 14d928d, proposals of mask-rcnn-lite,
     segflow-lite                          0.471  0.344
     segflow-lite, 60 steps online         0.660  0.633
 
+    --models stcn, commit a263cbc (the rows of copying are the same)
+    stcn-lite, held-out sequences         0.712  0.676
+    stcn-lite, schoolgirls.mp4            0.223  0.256
+
 The girls look alike and stand close to one another, their best proposals overlap them by 0.40 on average, and copying
 is hard to beat where most of them hardly move.
 """
