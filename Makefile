@@ -19,6 +19,7 @@ bench: .venv/.test
 	$(BIN)/python experiments/benchmarks/solvers.py
 	$(BIN)/python experiments/benchmarks/evaluation.py
 	$(BIN)/python experiments/benchmarks/dmm_net.py
+	$(BIN)/python experiments/benchmarks/memory.py
 
 lint: .venv/.dev
 	$(BIN)/ruff check . && $(BIN)/pyright

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from jaxvos.data import write_mask
+from jaxvos.models import load_model
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
@@ -51,3 +52,19 @@ def test_the_benchmark_prints_and_saves(tmp_path):
     assert "24.5x" in out.stdout and "LSSH" in out.stdout
     results = json.loads(saved.read_text())["cases"]["32x32x512"]["forward"]
     assert results["LSSH"]["temp_bytes"] < results["dense log"]["temp_bytes"]
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_the_memory_prints_its_tables():
+    out = _run("benchmarks/memory.py", "--size", "32", "48", "--frames", "2", "--top-k", "2", "--repeats", "2")
+    assert out.returncode == 0, out.stderr
+    assert "MiB, of any length" in out.stdout and "reading the best 2" in out.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["stcn", "xmem"])
+def test_hosts_of_correspondence_train_and_leave_a_model(tmp_path, name):
+    out = _run(f"{name}.py", "tiny", "--workdir", str(tmp_path / "run"), "--training.num-steps", "2")
+    assert out.returncode == 0, out.stderr
+    model = load_model(tmp_path / "run" / "model.safetensors")
+    assert model.system.told_anytime and model.metadata["licence"] == "Apache-2.0"
