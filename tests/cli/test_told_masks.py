@@ -87,7 +87,7 @@ def test_what_is_refused(run, video, folder, masks, snapshot, tmp_path, tiny_dmm
         ("tiny-dmm is told nothing after the first frame", *segment[:-1], tiny_dmm, "--mask", one),
         ("tiny is told nothing after the first frame", *segment[:-1], tiny_model, "--mask", one),
         ("tiny finds objects by itself", *segment[:-1], tiny_model, "--mask", f"0:{masks['first']}"),
-        ("is told nothing after the first frame", "segment", source, *output, "--mask", one),
+        ("dmm-net-lite is told nothing", "segment", source, *output, "--mask", one, "--online"),
         ("are of a single video", "segment", tmp_path / "many", *output, "--model", tiny_stcn, "--mask", one),
         ("holds 2: segment that one by itself", "segment", tmp_path / "many", *output, "--remove", "1:1"),
     ):

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from jaxvos.data import (
+    Augmentation,
     JitterConfig,
     ObjectDataConfig,
     SyntheticConfig,
@@ -148,8 +149,10 @@ def test_split_and_resolution(tmp_path):
 
 
 CHANGES = {"size": (40, 56), "num_frames": 3, "num_objects": 2, "min_area": 0.2, "max_skip": 9, "batch_size": 3,
-           "synthetic": SyntheticConfig(), "distractors": 4, "jitter": JitterConfig()}  # fmt: skip
-REAL = {"crop": (0.5, 0.6), "max_skip": 1, "synthetic_share": 1.0, "held_out": ("bear",), "min_area": 0.1}
+           "synthetic": SyntheticConfig(), "distractors": 4, "jitter": JitterConfig(), "skip_ramp": ((0, 9),),
+           "adjacent": True}  # fmt: skip
+REAL = {"crop": (0.5, 0.6), "max_skip": 1, "synthetic_share": 1.0, "held_out": ("bear",), "min_area": 0.1,
+        "reverse": 1.0, "static": True, "augmentation": Augmentation(flip=1.0), "skip_ramp": ((0, 1),)}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -160,6 +163,17 @@ def test_every_option_changes_synthetic_clips(name):
 @pytest.mark.parametrize("name", REAL)
 def test_every_option_changes_clips_of_davis(davis, name):
     _assert_differ(_take(_real(davis), 3), _take(_real(davis, **{name: REAL[name]}), 3))
+
+
+def test_the_last_frames_are_adjacent_and_strides_follow_the_step(davis):
+    """The green of a frame is ten times its number; backwards, too, the last two frames are neighbours."""
+    for reverse in (0.0, 1.0):
+        config = _real(davis, adjacent=True, reverse=reverse, num_frames=3, synthetic_share=0.0)
+        numbers = np.concatenate([np.rint(clip.images[:, :, 0, 0, 1] * 25.5) for clip in _take(config, 4)])
+        assert set(np.diff(numbers)[:, -1]) == {1.0 - 2 * reverse}
+    ramp = _real(davis, skip_ramp=((0, 1), (2, 4)), num_frames=2, synthetic_share=0.0)
+    strides = [np.diff(np.rint(clip.images[:, :, 0, 0, 1] * 25.5)) for clip in _take(ramp, 8)]
+    assert np.max(strides[:2]) == 1 and np.max(strides[2:]) > 1
 
 
 def _write_proposals(folder, names, *, frames=5):
