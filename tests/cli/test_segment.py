@@ -145,6 +145,7 @@ def test_a_terminal_sees_a_bar_and_a_pipe_does_not(run, folder, tmp_path, tiny_m
     assert "clip:" in terminal.getvalue() and "/4 [" in terminal.getvalue()
 
 
+@pytest.mark.slow
 def test_an_object_that_is_learned_online(run, video, tmp_path, tiny_segflow):
     source, mask, reports = video(count=3), tmp_path / "first.png", {}
     write_mask(mask, np.where(np.arange(64) < 24, 5, 0).astype(np.uint8)[None].repeat(48, 0))

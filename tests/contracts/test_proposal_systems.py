@@ -108,7 +108,7 @@ def test_presets_refine_in_every_way():
 
 
 @pytest.mark.parametrize("config", [
-    pytest.param(config, id=name, marks=pytest.mark.slow if name == "released" else [])
+    pytest.param(config, id=name, marks=[] if name == "youtube_vos" else pytest.mark.slow)
     for config, name in VARIANTS.items()
 ])
 def test_loss_and_gradients_are_finite_and_reach_every_parameter(config):

@@ -76,7 +76,7 @@ def test_presets_build_at_full_size():
 
 
 @pytest.mark.parametrize("config", [
-    pytest.param(config, id=name, marks=[] if name.endswith(("tiny", "paper")) else pytest.mark.slow)
+    pytest.param(config, id=name, marks=[] if name.endswith("tiny") else pytest.mark.slow)
     for config, name in UNIQUE.items()
 ])
 def test_loss_and_gradients_are_finite_and_reach_every_parameter(config):

@@ -79,6 +79,7 @@ def test_similarity_and_cost_kernels_give_the_same_plan():
     assert rank(raw_sim) > 0.5 and rank(raw_cost) < -0.5  # normalising the cost rewards expensive pairs
 
 
+@pytest.mark.slow
 def test_zero_features_and_bfloat16_stay_finite():
     layer = Transport(BASE)
     for x in (jnp.zeros((1, 5, 7, 6)), _maps()[0].astype(jnp.bfloat16)):
