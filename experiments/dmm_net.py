@@ -30,7 +30,6 @@ Table 4. So the defaults stay the paper's: pgd in training, and at the test Hung
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -42,7 +41,7 @@ from jaxvos.data import JitterConfig, ObjectDataConfig, SyntheticConfig, object_
 from jaxvos.drawing import plot_curves
 from jaxvos.files import atomic_path
 from jaxvos.inference import fold_clip
-from jaxvos.models import save_model
+from jaxvos.models import save_run
 from jaxvos.nets import pretrained
 from jaxvos.system import Clip, Frame
 from jaxvos.systems import DMMNetConfig, FrameAugmentationConfig, dmm_net
@@ -54,7 +53,6 @@ from jaxvos.training import (
     evolve,
     fit,
     launch,
-    load_variables,
     read_log,
 )
 
@@ -186,17 +184,10 @@ def main(config: Config) -> None:
     if config.workdir is None:
         return
     plot_curves(config.workdir / "curves.png", read_log(config.workdir), title="DMM-Net")
-    story, start = load_variables(config.workdir)[1], config.training.init_from
-    seen = ", ".join(folder.name for folder in config.data.davis)
-    save_model(
-        config.workdir / "model.safetensors", jax.device_get(state.variables), system=config.system_name,
-        config=config.system, half=True, metadata={
-            "data": f"{seen} without {', '.join(config.data.held_out)}" if seen else "synthetic clips",
-            "licence": f"as the data: trained on {seen} (DAVIS: non-commercial)" if seen else "Apache-2.0",
-            "started_from": {"weights": config.weights, "init_from": start and str(start)},
-            "command": f"python experiments/dmm_net.py {' '.join(sys.argv[1:])}",
-            **{name: story[name] for name in ("commit", "versions", "device")},
-        },
+    start = config.training.init_from
+    save_run(
+        config.workdir, state.variables, system=config.system_name, config=config.system, data=config.data.origin,
+        licence=config.data.licence, started_from={"weights": config.weights, "init_from": start and str(start)},
     )  # fmt: skip
 
 

@@ -18,7 +18,6 @@ serves prediction alone and gains about 0.01. On the seven objects of schoolgirl
 """
 
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -29,7 +28,7 @@ import numpy as np
 from jaxvos.data import DavisSequence, ObjectDataConfig, object_batches
 from jaxvos.drawing import plot_curves
 from jaxvos.metrics import proposal_recall
-from jaxvos.models import save_model
+from jaxvos.models import save_run
 from jaxvos.nets import mask_rcnn_from_torch, pretrained, read_torch
 from jaxvos.ops import paste_masks, resize
 from jaxvos.system import Frame, System
@@ -41,7 +40,6 @@ from jaxvos.training import (
     evolve,
     fit,
     launch,
-    load_variables,
     read_log,
 )
 from jaxvos.typing import Variables
@@ -127,17 +125,11 @@ def main(config: Config) -> None:
     if config.workdir is None:
         return
     plot_curves(config.workdir / "curves.png", read_log(config.workdir), title="Mask R-CNN")
-    story, start = load_variables(config.workdir)[1], config.training.init_from
-    seen = ", ".join(folder.name for folder in config.data.davis)
-    save_model(
-        config.workdir / "model.safetensors", jax.device_get(state.variables), system=config.system_name,
-        config=config.system, half=True, metadata={
-            "data": f"{seen} without {', '.join(config.data.held_out) or 'none'}" if seen else "synthetic clips",
-            "licence": f"as the data: trained on {seen} (DAVIS: non-commercial)" if seen else "Apache-2.0",
-            "started_from": dataclasses.asdict(config.weights) | {"init_from": start and str(start)},
-            "command": f"python experiments/mask_rcnn.py {' '.join(sys.argv[1:])}",
-            **{name: story[name] for name in ("commit", "versions", "device")},
-        },
+    start = config.training.init_from
+    save_run(
+        config.workdir, state.variables, system=config.system_name, config=config.system, data=config.data.origin,
+        licence=config.data.licence,
+        started_from=dataclasses.asdict(config.weights) | {"init_from": start and str(start)},
     )  # fmt: skip
 
 

@@ -21,16 +21,14 @@ correlation, it had not left zero flow after 1000 steps (3.54 px, at commit 903a
 """
 
 import dataclasses
-import sys
 from typing import Literal
 
-import jax
 import numpy as np
 
 from jaxvos.data import FlowDataConfig, flow_batches
 from jaxvos.drawing import plot_curves
 from jaxvos.evaluation import flow_error
-from jaxvos.models import save_model
+from jaxvos.models import save_run
 from jaxvos.nets import pwc_net_from_torch, read_torch
 from jaxvos.systems import PWCNetConfig, pwc_net
 from jaxvos.training import (
@@ -40,7 +38,6 @@ from jaxvos.training import (
     evolve,
     fit,
     launch,
-    load_variables,
     read_log,
 )
 
@@ -114,17 +111,11 @@ def main(config: Config) -> None:
     if config.workdir is None:
         return
     plot_curves(config.workdir / "curves.png", read_log(config.workdir), title="PWC-Net")
-    story, start = load_variables(config.workdir)[1], config.training.init_from
-    seen = ", ".join(" ".join(pair) for pair in config.data.sets)
-    save_model(
-        config.workdir / "model.safetensors", jax.device_get(state.variables), system=config.system_name,
-        config=config.system, half=True, metadata={
-            "data": seen or "synthetic clips",
-            "licence": f"as the data: trained on {seen}" if seen else "Apache-2.0",
-            "started_from": {"weights": config.weights, "init_from": start and str(start)},
-            "command": f"python experiments/pwc_net.py {' '.join(sys.argv[1:])}",
-            **{name: story[name] for name in ("commit", "versions", "device")},
-        },
+    start, seen = config.training.init_from, ", ".join(" ".join(pair) for pair in config.data.sets)
+    save_run(
+        config.workdir, state.variables, system=config.system_name, config=config.system,
+        data=seen or "synthetic clips", licence=f"as the data: trained on {seen}" if seen else "Apache-2.0",
+        started_from={"weights": config.weights, "init_from": start and str(start)},
     )  # fmt: skip
 
 

@@ -19,14 +19,11 @@ clipped. Residual blocks now start near the identity and the last convolution ne
 """
 
 import dataclasses
-import sys
 from typing import Literal
-
-import jax
 
 from jaxvos.data import AffineRange, Augmentation, ColourRange, ObjectDataConfig, SyntheticConfig, object_batches
 from jaxvos.drawing import plot_curves
-from jaxvos.models import abstract_variables, save_model
+from jaxvos.models import abstract_variables, save_run
 from jaxvos.nets import pretrained, read_torch, stcn_from_torch
 from jaxvos.systems import CorrespondenceConfig, STCNConfig, stcn
 from jaxvos.training import (
@@ -36,7 +33,6 @@ from jaxvos.training import (
     evolve,
     fit,
     launch,
-    load_variables,
     read_log,
 )
 from jaxvos.typing import Variables
@@ -123,17 +119,10 @@ def main(config: Config) -> None:
     if config.workdir is None:
         return
     plot_curves(config.workdir / "curves.png", read_log(config.workdir), title="STCN")
-    story, start = load_variables(config.workdir)[1], config.training.init_from
-    seen = ", ".join(folder.name for folder in config.data.davis)
-    save_model(
-        config.workdir / "model.safetensors", jax.device_get(state.variables), system=config.system_name,
-        config=config.system, half=True, metadata={
-            "data": f"{seen} without {', '.join(config.data.held_out) or 'nothing'}" if seen else "synthetic clips",
-            "licence": f"as the data: trained on {seen} (DAVIS: non-commercial)" if seen else "Apache-2.0",
-            "started_from": {"weights": config.weights, "init_from": start and str(start)},
-            "command": f"python experiments/stcn.py {' '.join(sys.argv[1:])}",
-            **{name: story[name] for name in ("commit", "versions", "device")},
-        },
+    start = config.training.init_from
+    save_run(
+        config.workdir, state.variables, system=config.system_name, config=config.system, data=config.data.origin,
+        licence=config.data.licence, started_from={"weights": config.weights, "init_from": start and str(start)},
     )  # fmt: skip
 
 

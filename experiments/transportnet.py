@@ -15,15 +15,12 @@ steps, 64 min, 66.4 / 69.4; then 900 steps with `--data.davis DAVIS --data.resol
 """
 
 import dataclasses
-import sys
 from typing import Literal
-
-import jax
 
 from jaxvos.data import DataConfig, training_data
 from jaxvos.drawing import plot_curves
 from jaxvos.evaluation import held_out_scores
-from jaxvos.models import save_model
+from jaxvos.models import save_run
 from jaxvos.nets import BackboneName, pretrained
 from jaxvos.systems import AugmentationConfig, TransportNetConfig, transportnet
 from jaxvos.training import (
@@ -33,7 +30,6 @@ from jaxvos.training import (
     evolve,
     fit,
     launch,
-    load_variables,
     read_log,
 )
 
@@ -120,17 +116,12 @@ def main(config: Config) -> None:
     if config.workdir is None:
         return
     plot_curves(config.workdir / "curves.png", read_log(config.workdir), title="TransportNet")
-    story = load_variables(config.workdir)[1]
     davis, start = config.data.davis is not None, config.training.init_from
-    save_model(
-        config.workdir / "model.safetensors", jax.device_get(state.variables), system=config.system_name,
-        config=config.system, half=True, metadata={
-            "data": f"DAVIS-2016 train without {', '.join(config.data.held_out)}" if davis else "synthetic clips",
-            "licence": "non-commercial: trained on DAVIS (CC BY-NC 4.0)" if davis else "Apache-2.0",
-            "started_from": dataclasses.asdict(config.weights) | {"init_from": start and str(start)},
-            "command": f"python experiments/transportnet.py {' '.join(sys.argv[1:])}",
-            **{name: story[name] for name in ("commit", "versions", "device")},
-        },
+    save_run(
+        config.workdir, state.variables, system=config.system_name, config=config.system,
+        data=f"DAVIS-2016 train without {', '.join(config.data.held_out)}" if davis else "synthetic clips",
+        licence="non-commercial: trained on DAVIS (CC BY-NC 4.0)" if davis else "Apache-2.0",
+        started_from=dataclasses.asdict(config.weights) | {"init_from": start and str(start)},
     )  # fmt: skip
 
 

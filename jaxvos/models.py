@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ from jaxvos.training import load_variables, match_variables, save_variables
 from jaxvos.typing import Variables
 
 __all__ = ["DEFAULT", "FIRST_MASK", "FLOW", "MATCHER", "PROPOSALS", "Model", "abstract_variables", "default_model",
-           "load_model", "save_model"]
+           "load_model", "save_model", "save_run"]
 
 DEFAULT = "transportnet-lite-synthetic"
 """Finds what moves."""
@@ -135,6 +136,31 @@ def save_model(
     """
     story = {"system": system, "config": dataclasses.asdict(config), **metadata}
     save_variables(Path(path), variables, story, dtype="float16" if half else "float32")
+
+
+def save_run(
+    workdir: Path, variables: Variables, *, system: str, config: Any, data: str, licence: str,
+    started_from: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Writes what a script has trained as `model.safetensors` beside its checkpoints, in float16.
+
+    Args:
+      workdir: of the run, which tells commit, versions and device.
+      variables: parameters and batch statistics.
+      system: name of the system.
+      config: its configuration.
+      data: what was seen, in words.
+      licence: of the weights, in words.
+      started_from: weights that it began with.
+    """
+    story = load_variables(workdir)[1]
+    metadata = {
+        "data": data, "licence": licence, "started_from": dict(started_from),
+        "command": f"python experiments/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}",
+        **{name: story[name] for name in ("commit", "versions", "device")},
+    }  # fmt: skip
+    save_model(workdir / "model.safetensors", jax.device_get(variables), system=system, config=config,
+               metadata=metadata, half=True)  # fmt: skip
 
 
 def abstract_variables(system: System) -> Variables:

@@ -83,6 +83,18 @@ class ObjectDataConfig:
             raise InputError("proposal files are of whole frames, and jitter has their number: set jitter, no crop")
 
     @property
+    def origin(self) -> str:
+        """What a net that is trained on this has seen, in words."""
+        seen = ", ".join(folder.name for folder in self.davis)
+        return f"{seen} without {', '.join(self.held_out) or 'nothing'}" if seen else "synthetic clips"
+
+    @property
+    def licence(self) -> str:
+        """Of the weights of such a net, in words."""
+        seen = ", ".join(folder.name for folder in self.davis)
+        return f"as the data: trained on {seen} (DAVIS: non-commercial)" if seen else "Apache-2.0"
+
+    @property
     def skips(self) -> tuple[tuple[int, int], ...]:
         """Largest strides, by the step from which they are."""
         return self.skip_ramp or ((0, self.max_skip),)

@@ -1,6 +1,6 @@
 """Linen blocks that several systems share."""
 
-from jaxvos.nets._backbones import BackboneName, backbone
+from jaxvos.nets._backbones import BackboneName, backbone, run_to_stride16
 from jaxvos.nets._conv_gru import ConvGRU
 from jaxvos.nets._conv_lstm import ConvLSTM, ConvLSTMState
 from jaxvos.nets._decoder import DecoderOutput, UNetDecoder
@@ -63,6 +63,7 @@ __all__ = [
     "pyramid_roi_align",
     "read_torch",
     "resnet_from_torch",
+    "run_to_stride16",
     "stcn_from_torch",
     "xmem_from_torch",
 ]

@@ -1,17 +1,16 @@
 """What a memory keeps of an object: its frame and its mask, encoded together."""
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxvos.nets._backbones import BackboneName, backbone
+from jaxvos.nets._backbones import BackboneName, backbone, run_to_stride16
 from jaxvos.nets._fusion import FusionBlock
 
 __all__ = ["FrameMaskEncoder"]
 
 
 class FrameMaskEncoder(nn.Module):
-    """An encoder with more input channels, fused with the features of the frame (STCN, section 3.1).
+    """An encoder with more input channels, fused with the features of the frame (STCN).
 
     The first convolution is that of the frame plus one of the masks: the frame's is computed once for all objects that
     run side by side under `jax.vmap`.
@@ -45,9 +44,5 @@ class FrameMaskEncoder(nn.Module):
           masks: that of the object, and the sum of those of the others.
           features: of the frame, at stride 16.
         """
-        mean, std = self.encoder.normalization
-        image = (image - jnp.array(mean)) / jnp.array(std)
-        x = self.encoder.stem(image[None], train=False, extra=self.mask_conv(masks[None]))
-        for number in (2, 3, 4):
-            x = self.encoder.stage(x, number, train=False)
-        return self.fuser(*((features, x[0]) if self.frame_first else (x[0], features)))
+        x = run_to_stride16(self.encoder, image[None], extra=self.mask_conv(masks[None]))[4][0]
+        return self.fuser(features, x) if self.frame_first else self.fuser(x, features)

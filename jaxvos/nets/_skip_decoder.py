@@ -26,7 +26,7 @@ class _Up(nn.Module):
 
 
 class SkipDecoder(nn.Module):
-    """Two steps up with the frame's features at strides 8 and 4, and one logit (STCN, section 3.1).
+    """Two steps up with the frame's features at strides 8 and 4, and one logit (STCN).
 
     Attributes:
       widths: channels at strides 8 and 4.

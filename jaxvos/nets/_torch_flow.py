@@ -12,7 +12,7 @@ from jaxvos.errors import InputError
 from jaxvos.nets._flownets import FlowNetS
 from jaxvos.nets._pwc_net import PWCNet
 
-__all__ = ["flownets_from_torch", "pwc_net_from_torch"]
+__all__ = ["describe_fault", "flownets_from_torch", "pwc_net_from_torch"]
 
 _Shapes = dict[str, dict[str, jax.ShapeDtypeStruct]]  # of the parameters, by layer
 
@@ -104,9 +104,9 @@ def _layers(tensors: Mapping[str, np.ndarray], shapes: _Shapes, net: str) -> dic
     found = {name: np.shape(value) for name, value in tensors.items()}
     wrong = (f"{name} {found[name]} instead of {shape}" for name, (_, _, shape) in places.items()
              if found.get(name, shape) != shape)  # fmt: skip
-    faults = [*_fault("missing", (name for name in places if name not in tensors)),
-              *_fault("unknown", (name for name in tensors if name not in places)),
-              *_fault("of another shape", wrong)]  # fmt: skip
+    faults = [*describe_fault("missing", (name for name in places if name not in tensors)),
+              *describe_fault("unknown", (name for name in tensors if name not in places)),
+              *describe_fault("of another shape", wrong)]  # fmt: skip
     if faults:
         raise InputError(f"these are no weights of {net} ({'; '.join(faults)}): give its state dict")
     layers: dict[str, dict[str, np.ndarray]] = {}
@@ -126,7 +126,8 @@ def _torch_shape(layer: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (c, d, y, x) if layer.startswith(_TRANSPOSED) else (d, c, y, x)
 
 
-def _fault(kind: str, names: Iterable[str]) -> list[str]:
+def describe_fault(kind: str, names: Iterable[str]) -> list[str]:
+    """The first name and how many more, in words; nothing if there are none."""
     found = list(names)
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
     return [f"{kind}: {found[0]}{more}"] if found else []

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from jaxvos.errors import InputError
-from jaxvos.nets._torch_flow import _fault
-from jaxvos.nets._torch_weights import _variables
+from jaxvos.nets._torch_flow import describe_fault
+from jaxvos.nets._torch_weights import as_variables
 
 __all__ = ["stcn_from_torch", "xmem_from_torch"]
 
@@ -145,8 +145,8 @@ def _decoder() -> list[str]:
 def _converted(
     tensors: dict[str, np.ndarray], names: list[str], places: Mapping[str, str], net: str
 ) -> dict[str, Any]:
-    faults = [*_fault("missing", (name for name in names if name not in tensors)),
-              *_fault("unknown", sorted(tensors.keys() - set(names)))]  # fmt: skip
+    faults = [*describe_fault("missing", (name for name in names if name not in tensors)),
+              *describe_fault("unknown", sorted(tensors.keys() - set(names)))]  # fmt: skip
     if faults:
         raise InputError(f"these are no weights of {net} ({'; '.join(faults)}): give the state dict of a published one")
     tensors = _without_biases(tensors)
@@ -158,7 +158,7 @@ def _converted(
     masks[:, : first.shape[1] - 3] = first[:, 3:]
     tensors = {**tensors, "value_encoder.conv1.weight": first[:, :3]}
     paths = {name: _path(name, places) for name in tensors} | {"mask_conv": ["value", "mask_conv", "weight"]}
-    return _variables({**tensors, "mask_conv": masks}, paths.items())
+    return as_variables({**tensors, "mask_conv": masks}, paths.items())
 
 
 def _without_biases(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

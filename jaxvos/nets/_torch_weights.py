@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxvos.errors import InputError
 
-__all__ = ["efficientnet_lite0_from_torch", "read_torch", "resnet_from_torch"]
+__all__ = ["as_variables", "efficientnet_lite0_from_torch", "read_torch", "resnet_from_torch"]
 
 _DTYPES = {
     "FloatStorage": np.dtype("<f4"), "DoubleStorage": np.dtype("<f8"), "HalfStorage": np.dtype("<f2"),
@@ -145,7 +145,7 @@ def resnet_from_torch(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if first == "backbone.body.stem.conv1.weight":
         body |= _normalized_rgb(body["conv1.weight"], body["bn1.running_mean"])
     names = ((name, name.replace("downsample.", "downsample_").split(".")) for name in body)
-    return _variables(
+    return as_variables(
         body, ((name, [f"{n[0]}_{n[1]}", *n[2:]] if n[0].startswith("layer") else n) for name, n in names)
     )
 
@@ -175,13 +175,13 @@ def efficientnet_lite0_from_torch(state: Mapping[str, np.ndarray], *, classifier
     """
     head = ("_blocks.15.", "_conv_head.", "_bn1.", "_fc.")
     names = ((key, key.split(".")) for key in state if classifier or not key.startswith(head))
-    return _variables(
+    return as_variables(
         state,
         ((key, [f"blocks_{n[1]}", *n[2:]] if n[0] == "_blocks" else n) for key, n in names),
     )
 
 
-def _variables(state: Mapping[str, np.ndarray], names: Iterable[tuple[str, list[str]]]) -> dict[str, Any]:
+def as_variables(state: Mapping[str, np.ndarray], names: Iterable[tuple[str, list[str]]]) -> dict[str, Any]:
     """Files each tensor under its Flax path, with its axes in Flax's order."""
     variables: dict[str, Any] = {"params": {}, "batch_stats": {}}
     for key, (*path, leaf) in names:

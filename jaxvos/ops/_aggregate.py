@@ -11,7 +11,7 @@ _MARGIN = 1e-7
 def soft_aggregate(
     probabilities: Float[Array, "h w o"], *, alive: Bool[Array, "o"] | None = None
 ) -> Float[Array, "h w k"]:
-    """Logits over the background and the objects, of which a softmax gives the share of each (Oh et al. 2018, Eq. 3).
+    """Logits over the background and the objects, of which a softmax gives the share of each (Oh et al. 2018).
 
     The background has the probability that no object is there; every probability becomes its log-odds, in float32:
     in half precision the largest would be infinite.

@@ -25,9 +25,9 @@ class Readout(NamedTuple):
 
 
 def similarity(query: Keys, memory: Keys) -> Float[Array, "q n"]:
-    """Anisotropic L2 similarity `-s_i sum_c e_jc (k_ic - q_jc)^2 / sqrt(C)` (XMem, Eq. 2), in float32.
+    """Anisotropic L2 similarity `-s_i sum_c e_jc (k_ic - q_jc)^2 / sqrt(C)` of XMem, in float32.
 
-    Without shrinkage `s` and selection `e` these are ones: the negative squared distance of STCN (section 3.2). No term
+    Without shrinkage `s` and selection `e` these are ones: the negative squared distance of STCN. No term
     of the square is dropped: the one of the query alone is the same for all entries only where `s` is.
 
     Args:

@@ -9,7 +9,8 @@ from jaxvos.systems._long_term import LongTermConfig
 from jaxvos.systems._mask_rcnn import DetectionAugmentation, MaskRCNNConfig, mask_rcnn
 from jaxvos.systems._pwc_net import PWCNetConfig, pwc_net
 from jaxvos.systems._segflow import NextFrameConfig, SegFlowConfig, segflow
-from jaxvos.systems._space_time import MaskLossConfig, MemoryConfig
+from jaxvos.systems._space_time import MemoryConfig
+from jaxvos.systems._space_time_loss import MaskLossConfig
 from jaxvos.systems._stcn import STCNConfig, stcn
 from jaxvos.systems._transportnet import AugmentationConfig, TransportNetConfig, transportnet
 from jaxvos.systems._xmem import XMemConfig, xmem

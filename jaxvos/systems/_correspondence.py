@@ -16,6 +16,7 @@ from jaxvos.errors import InputError
 from jaxvos.losses import draw_boxes, grid_anchors, object_coherence, pixel_consistency, view_consistency
 from jaxvos.ops import Affine, Keys, box_iou, mask_boxes, roi_align, transform_image
 from jaxvos.system import Clip
+from jaxvos.systems._ramp import ramp
 from jaxvos.typing import Key
 
 __all__ = ["Correspondence", "CorrespondenceConfig", "Look", "correspondence_loss"]
@@ -125,7 +126,6 @@ def correspondence_loss(
     """
     module = Correspondence(config, looks.keys.key.shape[-1])
     pixel_key, box_key = jax.random.split(key)
-    ramp = jnp.clip((step - config.ramp[0]) / max(config.ramp[1] - config.ramp[0], 1), 0.0, 1.0)
     keys = module.apply(variables, looks, method="keys")
     parts, total = {}, jnp.zeros(())
     match config.pixels:
@@ -142,7 +142,7 @@ def correspondence_loss(
     if config.boxes != "none":
         parts["objects"] = _objects(box_key, variables, module, clip, looks.deep)
         total += config.object_weight * parts["objects"]
-    return ramp * total, parts
+    return ramp(step, config.ramp) * total, parts
 
 
 # ---- pixels ----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Long-term memory of fixed size: many frames in a few prototypes, the least used of which go first (XMem, 3.3)."""
+"""Long-term memory of fixed size: many frames in a few prototypes, the least used of which go first (XMem)."""
 
 import dataclasses
 from typing import NamedTuple

@@ -10,11 +10,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxvos.nets import BackboneName, FrameMaskEncoder, FusionBlock, ResBlock, SkipDecoder, backbone
+from jaxvos.nets import BackboneName, FrameMaskEncoder, FusionBlock, ResBlock, SkipDecoder, backbone, run_to_stride16
 from jaxvos.ops import Keys
 from jaxvos.system import System
 from jaxvos.systems._correspondence import CorrespondenceConfig, Look
-from jaxvos.systems._space_time import MaskLossConfig, MemoryConfig, SpaceTimeNet, follower, run_encoder
+from jaxvos.systems._space_time import MemoryConfig, follower
+from jaxvos.systems._space_time_loss import MaskLossConfig
+from jaxvos.systems._space_time_net import SpaceTimeNet
 
 __all__ = ["STCNConfig", "stcn"]
 
@@ -74,7 +76,7 @@ class _STCN(SpaceTimeNet):
         self.decoder = SkipDecoder(config.decoder_widths[1:])
 
     def look(self, images: Float[Array, "b h w 3"]) -> Look:
-        levels = run_encoder(self.encoder, images)
+        levels = run_to_stride16(self.encoder, images)
         return Look(Keys(self.key_proj(levels[4])), levels[4], (levels[3], levels[2]))
 
     def remember(

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxvos.nets import BackboneName, ConvGRU, FrameMaskEncoder, FusionBlock, SkipDecoder, backbone
+from jaxvos.nets import BackboneName, ConvGRU, FrameMaskEncoder, FusionBlock, SkipDecoder, backbone, run_to_stride16
 from jaxvos.ops import Keys
 from jaxvos.system import System
 from jaxvos.systems._correspondence import CorrespondenceConfig, Look
 from jaxvos.systems._long_term import LongTermConfig
-from jaxvos.systems._space_time import MaskLossConfig, MemoryConfig, SpaceTimeNet, follower, run_encoder
+from jaxvos.systems._space_time import MemoryConfig, follower
+from jaxvos.systems._space_time_loss import MaskLossConfig
+from jaxvos.systems._space_time_net import SpaceTimeNet
 
 __all__ = ["XMemConfig", "xmem"]
 
@@ -76,7 +78,7 @@ class _XMem(SpaceTimeNet):
         self.g16_conv, self.g8_conv, self.g4_conv = (nn.Conv(config.decoder_widths[1], (1, 1)) for _ in range(3))
 
     def look(self, images: Float[Array, "b h w 3"]) -> Look:
-        levels = run_encoder(self.encoder, images)
+        levels = run_to_stride16(self.encoder, images)
         x = levels[4]
         keys = Keys(self.key_proj(x))
         if self.config.anisotropic:

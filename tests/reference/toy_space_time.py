@@ -9,7 +9,9 @@ import numpy as np
 from jaxvos.inference import fold
 from jaxvos.ops import Keys
 from jaxvos.system import Frame
-from jaxvos.systems._space_time import Look, MaskLossConfig, MemoryConfig, SpaceTimeNet, follower
+from jaxvos.systems import Look, MaskLossConfig, MemoryConfig
+from jaxvos.systems._space_time import follower
+from jaxvos.systems._space_time_net import SpaceTimeNet
 
 SIZE = (48, 64)
 RED, BLUE, GREY = (0.9, 0.1, 0.1), (0.1, 0.1, 0.9), (0.5, 0.6, 0.5)
