@@ -23,8 +23,8 @@ from typing import Literal
 
 from jaxvos.data import AffineRange, Augmentation, ColourRange, ObjectDataConfig, SyntheticConfig, object_batches
 from jaxvos.drawing import plot_curves
-from jaxvos.models import abstract_variables, save_run
-from jaxvos.nets import pretrained, read_torch, stcn_from_torch
+from jaxvos.models import pretrained_start, save_run
+from jaxvos.nets import read_torch, stcn_from_torch
 from jaxvos.systems import CorrespondenceConfig, STCNConfig, stcn
 from jaxvos.training import (
     ExperimentConfig,
@@ -134,13 +134,9 @@ def _start(config: Config) -> Variables | None:
         state = read_torch(config.weights)
         if any(name.endswith("key_encoder.conv1.weight") for name in state):
             return stcn_from_torch(state)
-    loaded, start = pretrained(config.system.key_encoder, config.weights), {}
-    for part, expected in abstract_variables(stcn(config.system)).items():
-        encoder = {name: loaded[part][name] for name in expected["encoder"]}
-        start[part] = {"encoder": encoder}
-        if config.system.value_encoder == config.system.key_encoder:
-            start[part]["value"] = {"encoder": encoder}
-    return start
+    kind, encoders = config.system.key_encoder, ("encoder", "value/encoder")
+    alike = encoders if config.system.value_encoder == kind else encoders[:1]
+    return pretrained_start(stcn(config.system), dict.fromkeys(alike, kind), config.weights)
 
 
 if __name__ == "__main__":

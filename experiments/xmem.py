@@ -14,8 +14,8 @@ from typing import Literal
 
 from jaxvos.data import AffineRange, Augmentation, ColourRange, ObjectDataConfig, SyntheticConfig, object_batches
 from jaxvos.drawing import plot_curves
-from jaxvos.models import abstract_variables, save_run
-from jaxvos.nets import pretrained, read_torch, xmem_from_torch
+from jaxvos.models import pretrained_start, save_run
+from jaxvos.nets import read_torch, xmem_from_torch
 from jaxvos.systems import CorrespondenceConfig, XMemConfig, xmem
 from jaxvos.training import (
     ExperimentConfig,
@@ -123,13 +123,9 @@ def _start(config: Config) -> Variables | None:
         state = read_torch(config.weights)
         if any(name.endswith("key_encoder.conv1.weight") for name in state):
             return xmem_from_torch(state)
-    loaded, start = pretrained(config.system.key_encoder, config.weights), {}
-    for part, expected in abstract_variables(xmem(config.system)).items():
-        encoder = {name: loaded[part][name] for name in expected["encoder"]}
-        start[part] = {"encoder": encoder}
-        if config.system.value_encoder == config.system.key_encoder:
-            start[part]["value"] = {"encoder": encoder}
-    return start
+    kind, encoders = config.system.key_encoder, ("encoder", "value/encoder")
+    alike = encoders if config.system.value_encoder == kind else encoders[:1]
+    return pretrained_start(xmem(config.system), dict.fromkeys(alike, kind), config.weights)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvos.errors import InputError
+from jaxvos.nets import BackboneName, pretrained
 from jaxvos.system import Clip, System
 from jaxvos.systems import (
     DMMNetConfig,
@@ -34,7 +35,7 @@ from jaxvos.training import load_variables, match_variables, save_variables
 from jaxvos.typing import Variables
 
 __all__ = ["DEFAULT", "FIRST_MASK", "FLOW", "MATCHER", "PROPOSALS", "Model", "abstract_variables", "default_model",
-           "load_model", "save_model", "save_run"]
+           "load_model", "pretrained_start", "save_model", "save_run"]
 
 DEFAULT = "transportnet-lite-synthetic"
 """Finds what moves."""
@@ -167,6 +168,28 @@ def abstract_variables(system: System) -> Variables:
     """Names, shapes and types of a system's variables, without computing any."""
     images: Any = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), jnp.float32)
     return jax.eval_shape(system.init, jax.random.key(0), Clip(images))
+
+
+def pretrained_start(system: System, encoders: Mapping[str, BackboneName], source: str | Path) -> dict[str, Any]:
+    """Weights of a system's encoders, as far as it has their layers: a part of its tree of variables to start from.
+
+    Args:
+      system: whose tree it is.
+      encoders: kind of encoder by its place in the tree, such as `value/encoder`.
+      source: as `pretrained` takes it.
+
+    Raises:
+      InputError: as `pretrained`.
+    """
+    start: dict[str, Any] = {}
+    expected = abstract_variables(system)
+    for path, name in encoders.items():
+        for part, loaded in pretrained(name, source).items():
+            wanted, place = expected[part], start.setdefault(part, {})
+            for step in path.split("/"):
+                wanted, place = wanted[step], place.setdefault(step, {})
+            place.update({layer: loaded[layer] for layer in wanted})
+    return start
 
 
 def _embedded(name: str) -> Path | None:

@@ -11,7 +11,7 @@ from jaxvos.systems._pwc_net import PWCNetConfig, pwc_net
 from jaxvos.systems._segflow import NextFrameConfig, SegFlowConfig, segflow
 from jaxvos.systems._space_time import MemoryConfig
 from jaxvos.systems._space_time_loss import MaskLossConfig
-from jaxvos.systems._stcn import STCNConfig, stcn
+from jaxvos.systems._stcn import STCNConfig, stcn, stcn_keys
 from jaxvos.systems._transportnet import AugmentationConfig, TransportNetConfig, transportnet
 from jaxvos.systems._xmem import XMemConfig, xmem
 
@@ -45,6 +45,7 @@ __all__ = [
     "pwc_net",
     "segflow",
     "stcn",
+    "stcn_keys",
     "transportnet",
     "xmem",
 ]

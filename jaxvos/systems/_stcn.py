@@ -17,8 +17,9 @@ from jaxvos.systems._correspondence import CorrespondenceConfig, Look
 from jaxvos.systems._space_time import MemoryConfig, follower
 from jaxvos.systems._space_time_loss import MaskLossConfig
 from jaxvos.systems._space_time_net import SpaceTimeNet
+from jaxvos.typing import Variables
 
-__all__ = ["STCNConfig", "stcn"]
+__all__ = ["STCNConfig", "stcn", "stcn_keys"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,3 +108,9 @@ def stcn(config: STCNConfig = STCNConfig()) -> System:
     """
     return follower(_STCN(config), memory_config=config.memory, loss_config=config.objective,
                     correspondence=config.correspondence)  # fmt: skip
+
+
+def stcn_keys(config: STCNConfig, variables: Variables, images: Float[Array, "b h w 3"]) -> Keys:
+    """What STCN compares places of frames by, a key for each place at stride 16; sides are multiples of that."""
+    look: Any = _STCN(config).apply(variables, images, method="look")
+    return look.keys

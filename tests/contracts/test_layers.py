@@ -24,7 +24,7 @@ ALLOWED = {
     "systems": {"typing", "system", "ops", "solvers", "losses", "nets"},
     "data": {"typing", "system", "ops"},
     "training": {"typing", "system"},
-    "models": {"typing", "system", "systems", "training"},
+    "models": {"typing", "system", "systems", "nets", "training"},
     "inference": {"typing", "system", "ops", "training", "data", "models"},
     "evaluation": {"typing", "inference", "metrics", "system", "data", "drawing"},
     "drawing": {"data"},
