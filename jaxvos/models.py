@@ -18,6 +18,7 @@ from jaxvos.system import Clip, System
 from jaxvos.systems import (
     DMMNetConfig,
     MaskRCNNConfig,
+    MaskVOSConfig,
     PWCNetConfig,
     SegFlowConfig,
     STCNConfig,
@@ -25,6 +26,7 @@ from jaxvos.systems import (
     XMemConfig,
     dmm_net,
     mask_rcnn,
+    mask_vos,
     pwc_net,
     segflow,
     stcn,
@@ -54,6 +56,7 @@ _SYSTEMS = {
     "transportnet": (TransportNetConfig, functools.lru_cache(maxsize=8)(transportnet)),
     "dmm_net": (DMMNetConfig, functools.lru_cache(maxsize=8)(dmm_net)),
     "mask_rcnn": (MaskRCNNConfig, functools.lru_cache(maxsize=8)(mask_rcnn)),
+    "mask_vos": (MaskVOSConfig, functools.lru_cache(maxsize=8)(mask_vos)),
     "pwc_net": (PWCNetConfig, functools.lru_cache(maxsize=8)(pwc_net)),
     "segflow": (SegFlowConfig, functools.lru_cache(maxsize=8)(segflow)),
     "stcn": (STCNConfig, functools.lru_cache(maxsize=8)(stcn)),
@@ -98,6 +101,8 @@ def load_model(source: str | Path | None = None) -> Model:
     """
     source = DEFAULT if source is None else _EMBEDDED.get(str(source), source)
     path = _embedded(str(source)) or Path(source).expanduser()
+    if (path / "model.safetensors").is_file() and not (path / "checkpoints").is_dir():
+        path = path / "model.safetensors"  # of a run of several phases
     if not path.exists():
         raise InputError(f"there is no model {source}: give a .safetensors file, a training run's folder, or the name "
                          f"of an embedded model ({_names()})")  # fmt: skip
@@ -202,6 +207,8 @@ def _names() -> str:
 
 
 def _name(path: Path) -> str:
+    if path.name == "model.safetensors":
+        return path.resolve().parent.name
     return path.resolve().name if path.is_dir() else path.stem
 
 

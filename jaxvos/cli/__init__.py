@@ -11,9 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jaxvos
+from jaxvos.cli._clusters import DrawClusters
 from jaxvos.cli._datasets import ListDatasets, PrepareDataset
 from jaxvos.cli._demo import Demo
 from jaxvos.cli._evaluate import DESCRIPTION, Evaluate
+from jaxvos.cli._fit import Fit
 from jaxvos.cli._flow import EstimateFlow
 from jaxvos.cli._proposals import Propose
 from jaxvos.cli._segment import Segment
@@ -46,6 +48,8 @@ _COMMANDS: Mapping[str, _Command | _Group] = {
     "segment": _Command(Segment),
     "proposals": _Command(Propose),
     "flow": _Command(EstimateFlow),
+    "fit": _Command(Fit),
+    "clusters": _Command(DrawClusters),
     "evaluate": _Command(Evaluate, DESCRIPTION),
     "submit": _Command(Submit),
     "datasets": _Group(

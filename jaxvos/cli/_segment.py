@@ -3,14 +3,18 @@
 import dataclasses
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from jaxvos.cli._arguments import Output, Switch
+from jaxvos.cli._clusters import first_clusters
 from jaxvos.cli._sequences import is_model, named, open_sequences
 from jaxvos.cli._story import introduce, segment_into, summarise
 from jaxvos.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxvos.models import Model
 
 __all__ = ["Segment"]
 
@@ -27,7 +31,7 @@ class Segment:
     """A video file, a folder of frames, a quoted glob of frames, or a folder of sequences, such as that of DAVIS."""
     output: Output
     """Folder for the results; it must be new or empty."""
-    model: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    model: Annotated[str | None, tyro.conf.arg(metavar="MODEL", aliases=("--checkpoint",))] = None
     """A .safetensors file, a training run's folder, or the name of an embedded model or of its system, such as dmm_net;
     if left out, an embedded one: of what moves, of what masks mark, or with --proposals or --online beside them, one
     that has use for those."""
@@ -39,6 +43,8 @@ class Segment:
     Frames are counted from 0. Ids that are followed are corrected, others are followed from there on."""
     remove: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="FRAME:ID,...")] = ()
     """Ids that are not followed from that frame on; may be repeated."""
+    clusters: Switch = False
+    """Follow what `jaxvos clusters` keeps of the video, in place of masks; for a run of `jaxvos fit`."""
     proposals: Annotated[str | None, tyro.conf.arg(metavar="FILE|MODEL|FOLDER")] = None
     """Masks that might be objects, for models that choose among such: a file of `jaxvos proposals`, a COCO json, or a
     network; for several sequences a network or a folder with SEQUENCE.npz or SEQUENCE.json. Left out: the embedded
@@ -79,8 +85,13 @@ class Segment:
         marked, matching = self.first_mask is not None or bool(self.mask), self.proposals is not None or self.online
         model = load_model(default_model(marked=marked, matching=matching) if self.model is None else self.model)
         options = {"threshold": self.threshold, "last_frame": self.last_frame}
+        if self.clusters:
+            self._check_clusters(model, marked=marked)
         streams = {}
-        for name, (_, video) in sequences.items():
+        for name, (source, video) in sequences.items():
+            if self.clusters:
+                with named(name):
+                    inputs[name]["first_mask"] = first_clusters(str(source), model, video.size)
             if "flow" in model.system.needs and inputs[name]["flow"] is None:
                 inputs[name]["flow"] = "dis"
             with named(name):
@@ -88,7 +99,8 @@ class Segment:
                                        **told, **options)  # fmt: skip
         print(introduce(model, default=default))
         for index, (name, (source, video)) in enumerate(sequences.items()):
-            story = {"input": str(source), **inputs[name], **told, **options,
+            given = {**inputs[name], **({"first_mask": "clusters"} if self.clusters else {})}
+            story = {"input": str(source), **given, **told, **options,
                      "online": dataclasses.asdict(online) if self.online else None}  # fmt: skip
             folder = self.output / name
             finished = f" ({index} of {len(sequences)} sequences are finished)"
@@ -96,7 +108,15 @@ class Segment:
                 report = segment_into(streams.pop(name), partial, video, model, story)
             print(summarise(report, folder))
 
-    def _inputs(self, sequence: str, first_frame: str) -> dict[str, str | None]:
+    def _check_clusters(self, model: "Model", *, marked: bool) -> None:
+        from jaxvos.systems import MaskVOSConfig
+
+        if marked:
+            raise InputError("--clusters and masks are two ways to say what to follow: give one")
+        if not isinstance(model.config, MaskVOSConfig):
+            raise InputError(f"--clusters is for models of jaxvos fit, and {model.name} is none: name one with --model")
+
+    def _inputs(self, sequence: str, first_frame: str) -> dict[str, Any]:
         """What is given besides the frames, of one sequence."""
         flow, mask, proposals = self.flow, self.first_mask, self.proposals
         if sequence and flow is not None and not is_model(flow):

@@ -36,6 +36,7 @@ from jaxvos.data._synthetic import (
     synthetic_clip,
     synthetic_clips,
 )
+from jaxvos.data._unlabelled import UnlabelledVideo, VideoFolder, read_videos, unlabelled_batches
 from jaxvos.data._video import Video, open_video
 from jaxvos.data._video_proposals import VideoProposals, best_proposals
 
@@ -63,7 +64,9 @@ __all__ = [
     "PreparedSequence",
     "SyntheticClip",
     "SyntheticConfig",
+    "UnlabelledVideo",
     "Video",
+    "VideoFolder",
     "VideoProposals",
     "augment_clip",
     "best_proposals",
@@ -96,6 +99,7 @@ __all__ = [
     "read_mask",
     "read_pfm",
     "read_proposals",
+    "read_videos",
     "sample_clip",
     "shuffled_batches",
     "static_clip",
@@ -103,6 +107,7 @@ __all__ = [
     "synthetic_clip",
     "synthetic_clips",
     "training_data",
+    "unlabelled_batches",
     "with_flow",
     "write_flow",
     "write_mask",

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -57,9 +57,11 @@ class ClipConfig:
     static: bool = False
     """Make each clip of one frame, which moves as `augmentation.frame` says."""
     max_skip: tuple[tuple[int, int], ...] = ((0, 1),)
-    """Pairs of a step and the largest stride from then on; each stride of a clip is drawn from 1 up to it."""
-    adjacent: bool = False
-    """The last two frames of a clip follow one another, whatever the strides before."""
+    """Pairs of a step and the largest stride from then on; strides are drawn from `min_skip` up to it."""
+    min_skip: int = 1
+    """Smallest stride, but that of an `adjacent` pair; as far as a sequence goes where that is less."""
+    adjacent: Literal["none", "first", "last"] = "none"
+    """Which two frames of a clip follow one another, forwards or backwards, whatever the other strides."""
     reverse: float = 0.0
     """Probability that a clip runs backwards."""
     crop: tuple[float, float] | None = None
@@ -79,6 +81,8 @@ class ClipConfig:
             raise InputError(f"{self.num_frames} frames and {self.num_objects} objects: a clip has one of each")
         if steps[:1] != [0] or sorted(set(steps)) != steps or min(skips) < 1:
             raise InputError(f"max_skip {self.max_skip}: want (step, stride) pairs from step 0 on, strides at least 1")
+        if not 1 <= self.min_skip <= min(skips):
+            raise InputError(f"min_skip {self.min_skip}: want at least 1, and no more than max_skip {self.max_skip}")
         if self.crop is not None and not 0 < self.crop[0] <= self.crop[1] <= 1:
             raise InputError(f"crop {self.crop}: want 0 < smallest <= largest <= 1")
         if self.num_proposals is not None and (self.crop is not None or self.static or not _stays(self.augmentation)):
@@ -173,16 +177,30 @@ def _draw_window(rng: np.random.Generator, source: ClipSource, config: ClipConfi
     if config.static or config.flow:
         start = int(rng.choice(_starts(source, config)))
         return [frames[start + offset] for offset in range(1 if config.static else config.num_frames)]
-    gaps = config.num_frames - 1
-    largest = min(largest_skip(config.max_skip, step), (len(frames) - 1) // max(1, gaps))
-    strides = rng.integers(1, max(1, largest), gaps, endpoint=True)
-    if config.adjacent:
-        strides[-1:] = 1
+    strides = _draw_strides(rng, len(frames), config, largest_skip(config.max_skip, step))
     offsets = [0, *itertools.accumulate(strides.tolist())]
     start = int(rng.integers(len(frames) - offsets[-1]))
     if rng.random() < config.reverse:
         offsets = [offsets[-1] - offset for offset in offsets]
     return [frames[start + offset] for offset in offsets]
+
+
+def _draw_strides(rng: np.random.Generator, length: int, config: ClipConfig, largest: int) -> np.ndarray:
+    """Draws strides that a sequence of this length has room for: each has an equal share of it."""
+    gaps, pairs = config.num_frames - 1, int(config.adjacent != "none")
+    share = max(1, (length - 1 - pairs) // max(1, gaps - pairs))
+    smallest = min(config.min_skip, share)
+    if config.adjacent == "last":
+        share = (length - 1) // max(1, gaps)  # a last pair keeps the share of any other stride
+    strides = rng.integers(smallest, max(smallest, min(largest, share)), gaps, endpoint=True)
+    match config.adjacent:
+        case "first":
+            strides[:1] = 1
+        case "last":
+            strides[-1:] = 1
+        case "none":
+            pass
+    return strides
 
 
 def _augmented(

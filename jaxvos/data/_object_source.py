@@ -144,9 +144,9 @@ def _davis_maker(sequences: Sequence[AnnotatedSequence], config: ObjectDataConfi
     """Makes clips of annotated frames, and proposals of what has a slot."""
     from_files = config.jitter.num_proposals if config.jitter is not None and config.proposals is not None else None
     clip_config = ClipConfig(num_frames=config.num_frames, size=config.size, num_objects=config.num_objects,
-                             max_skip=config.skips, adjacent=config.adjacent, reverse=config.reverse,
-                             static=config.static, augmentation=config.augmentation, crop=config.crop,
-                             min_area=config.min_area, num_proposals=from_files)  # fmt: skip
+                             max_skip=config.skips, adjacent="last" if config.adjacent else "none",
+                             reverse=config.reverse, static=config.static, augmentation=config.augmentation,
+                             crop=config.crop, min_area=config.min_area, num_proposals=from_files)  # fmt: skip
     if config.proposals is not None:
         sequences = [sequence.with_proposal_folder(config.proposals) for sequence in sequences]
     make = clip_maker(sequences, clip_config, batch_size=config.batch_size, seed=seed)

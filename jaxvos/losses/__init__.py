@@ -13,6 +13,7 @@ from jaxvos.losses._matching import best_matches, similarity_loss, soft_iou_loss
 from jaxvos.losses._object_coherence import draw_boxes, object_coherence
 from jaxvos.losses._pixel_consistency import grid_anchors, pixel_consistency, view_consistency
 from jaxvos.losses._segmentation import balanced_cross_entropy, edge_cross_entropy, mask_cross_entropy
+from jaxvos.losses._self_supervision import cycle_consistency, reconstruction_loss
 from jaxvos.losses._unsupervised_flow import photometric_loss, smoothness_loss
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "best_matches",
     "bootstrapped_cross_entropy",
     "box_regression_loss",
+    "cycle_consistency",
     "dice_loss",
     "draw_boxes",
     "edge_cross_entropy",
@@ -32,6 +34,7 @@ __all__ = [
     "objectness_loss",
     "photometric_loss",
     "pixel_consistency",
+    "reconstruction_loss",
     "region_mask_loss",
     "similarity_loss",
     "smooth_l1",

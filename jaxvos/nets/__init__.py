@@ -1,6 +1,6 @@
 """Linen blocks that several systems share."""
 
-from jaxvos.nets._backbones import BackboneName, backbone, run_to_stride16
+from jaxvos.nets._backbones import BackboneName, Stride8, backbone, run_to_stride8, run_to_stride16
 from jaxvos.nets._conv_gru import ConvGRU
 from jaxvos.nets._conv_lstm import ConvLSTM, ConvLSTMState
 from jaxvos.nets._decoder import DecoderOutput, UNetDecoder
@@ -49,6 +49,7 @@ __all__ = [
     "ResBlock",
     "ResNet",
     "SkipDecoder",
+    "Stride8",
     "Transport",
     "TransportConfig",
     "UNetDecoder",
@@ -63,6 +64,7 @@ __all__ = [
     "pyramid_roi_align",
     "read_torch",
     "resnet_from_torch",
+    "run_to_stride8",
     "run_to_stride16",
     "stcn_from_torch",
     "xmem_from_torch",

@@ -59,11 +59,13 @@ class ResNet(nn.Module):
       depth: 18, 34, 50 or 101.
       width: channels of the stem; 64 is the published net, less makes thin nets for tests.
       dilate: for Res3, Res4, Res5, whether to dilate in place of striding.
+      keep_size: for Res3, Res4, Res5, whether to stride by 1, without dilation.
     """
 
     depth: Literal[18, 34, 50, 101]
     width: int = 64
     dilate: tuple[bool, bool, bool] = (False, False, False)
+    keep_size: tuple[bool, bool, bool] = (False, False, False)
 
     @property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -88,6 +90,8 @@ class ResNet(nn.Module):
             stride, first_dilation = (1 if stage == 2 else 2), dilation
             if stage > 2 and self.dilate[stage - 3]:
                 dilation, stride = 2 * dilation, 1
+            if stage > 2 and self.keep_size[stage - 3]:
+                stride = 1
             layer = []
             for i in range(blocks):
                 layer.append(_Block(

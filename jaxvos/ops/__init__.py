@@ -11,6 +11,7 @@ from jaxvos.ops._memory import Keys, Readout, read_memory, similarity
 from jaxvos.ops._next_frame import NextFrame, synthesise_next_frame
 from jaxvos.ops._occlusion import forward_backward_occlusion
 from jaxvos.ops._padding import centre_crop, centre_pad
+from jaxvos.ops._propagation import propagate
 from jaxvos.ops._resize import known_flow, resize, resize_flow, resize_sparse_flow
 from jaxvos.ops._roi_align import roi_align, roi_mean
 from jaxvos.ops._warp import warp, warp_coverage
@@ -36,6 +37,7 @@ __all__ = [
     "mask_iou",
     "nms",
     "paste_masks",
+    "propagate",
     "random_affine",
     "read_memory",
     "resize",

@@ -4,6 +4,7 @@ It belongs to no system: what it wants of one are keys, features at stride 16, a
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -14,9 +15,10 @@ from jaxtyping import Array, Bool, Float
 
 from jaxvos.errors import InputError
 from jaxvos.losses import draw_boxes, grid_anchors, object_coherence, pixel_consistency, view_consistency
-from jaxvos.ops import Affine, Keys, box_iou, mask_boxes, roi_align, transform_image
+from jaxvos.ops import Keys, box_iou, mask_boxes, roi_align
 from jaxvos.system import Clip
 from jaxvos.systems._ramp import ramp
+from jaxvos.systems._views import random_view, warp_clips
 from jaxvos.typing import Key
 
 __all__ = ["Correspondence", "CorrespondenceConfig", "Look", "correspondence_loss"]
@@ -164,33 +166,21 @@ def _warped(
     """Each frame after the first against a mirrored crop of it; and the regulariser, of the first."""
     b, t = images.shape[:2]
     warp_key, anchor_key, view_key = jax.random.split(key, 3)
-    warps = jax.vmap(_random_view)(jax.random.split(warp_key, b))
+    warps = jax.vmap(random_view)(jax.random.split(warp_key, b))
+    warp = functools.partial(warp_clips, warps=warps)
 
-    def warp(x: Array, method: str) -> Array:
-        one = lambda frame, to: transform_image(frame, to, method=method, border="constant")  # noqa: E731
-        return jax.vmap(jax.vmap(one, (0, None)))(x, warps)
-
-    seen = look(warp(images, "linear").reshape(b * t, *images.shape[2:]))
+    seen = look(warp(images, method="linear").reshape(b * t, *images.shape[2:]))
     seen = jax.tree.map(lambda x: x.reshape(b, t, *x.shape[1:]), seen)
-    moved = Keys(*(None if x is None else warp(x if x.ndim == 5 else x[..., None], "nearest") for x in keys))
+    moved = Keys(*(None if x is None else warp(x if x.ndim == 5 else x[..., None], method="nearest") for x in keys))
     if moved.shrinkage is not None:
         moved = moved._replace(shrinkage=moved.shrinkage[..., 0])
-    inside = warp(jnp.ones((b, 1, *keys.key.shape[2:4], 1)), "nearest")[:, 0, ..., 0] > 0.5
+    inside = warp(jnp.ones((b, 1, *keys.key.shape[2:4], 1)), method="nearest")[:, 0, ..., 0] > 0.5
     frame = lambda keys, t: jax.tree.map(lambda x: x[:, t], keys)  # noqa: E731
     anchors = _anchors(anchor_key, keys, config.grid)
     each = [pixel_consistency(frame(seen, i), frame(moved, i), frame(keys, 0), anchors, valid=inside)
             for i in range(1, t)]  # fmt: skip
     places = _anchors(view_key, keys, config.view_grid)
     return sum(each, jnp.zeros(())) / len(each), view_consistency(frame(seen, 0), frame(moved, 0), places)
-
-
-def _random_view(key: Key) -> Affine:
-    """A crop of half the side to all of it, perhaps mirrored."""
-    flip_key, scale_key, shift_key = jax.random.split(key, 3)
-    scale = jax.random.uniform(scale_key, minval=0.5, maxval=1.0)
-    shift = jax.random.uniform(shift_key, (2,), minval=-1.0, maxval=1.0) * (1 - scale) / 2
-    diagonal = scale * jnp.stack([jnp.where(jax.random.bernoulli(flip_key), -1.0, 1.0), jnp.ones(())])
-    return Affine(jnp.diag(diagonal), -shift / diagonal)
 
 
 # ---- objects ---------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""The fold of every network with a space-time memory: STCN and XMem differ in their nets."""
+"""The fold of every network with a space-time memory: STCN, XMem and Mask-VOS differ in their nets and in reading."""
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,16 +10,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxvos.errors import InputError
-from jaxvos.ops import centre_crop, centre_pad, read_memory, resize, similarity, soft_aggregate, tell_masks
-from jaxvos.system import Clip, Frame, Prediction, System
+from jaxvos.ops import centre_crop, centre_pad, read_memory, resize, similarity, tell_masks
+from jaxvos.system import Clip, Frame, LossOutput, Prediction, System
 from jaxvos.systems._correspondence import Correspondence, CorrespondenceConfig, Look
 from jaxvos.systems._frame_memory import FrameMemory, empty_memory, forget_objects, write_frame, write_spare
 from jaxvos.systems._long_term import LongTermConfig, LongTermMemory, consolidate, empty_long_term, forget_prototypes
 from jaxvos.systems._space_time_loss import MaskLossConfig, clip_loss
-from jaxvos.systems._space_time_net import STRIDE, ObjectNet, SpaceTimeNet, flat_keys
+from jaxvos.systems._space_time_net import ObjectNet, SpaceTimeNet, flat_keys
 from jaxvos.typing import Key, Masks, Variables
 
-__all__ = ["MemoryConfig", "follower"]
+__all__ = ["MemoryConfig", "fold", "follower"]
+
+_SMALLEST = 16  # pixels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,8 +48,8 @@ class MemoryConfig:
         if min(self.every, self.frames, self.slots) < 1 or (self.top_k is not None and self.top_k < 1):
             raise InputError(f"memory of {self.frames} frames, one in {self.every}, top {self.top_k}, {self.slots} "
                              "objects at once: want numbers from 1 on")  # fmt: skip
-        if self.short_side is not None and self.short_side < STRIDE:
-            raise InputError(f"short_side {self.short_side}: want at least {STRIDE} pixels")
+        if self.short_side is not None and self.short_side < _SMALLEST:
+            raise InputError(f"short_side {self.short_side}: want at least {_SMALLEST} pixels")
         if self.long_term is not None and self.long_term.min_frames >= self.frames:
             raise InputError(f"{self.long_term.min_frames} of {self.frames} frames would stay when the memory is full: "
                              "set long_term.min_frames below frames")  # fmt: skip
@@ -66,7 +69,7 @@ def follower(
     net: SpaceTimeNet, *, memory_config: MemoryConfig, loss_config: MaskLossConfig, reference_frames: int | None = None,
     deep_update: float = 1.0, correspondence: CorrespondenceConfig | None = None,
 ) -> System:  # fmt: skip
-    """Builds the `System` of a net.
+    """Builds the `System` of a net that reads its memory by `similarity`, and learns from masks.
 
     Args:
       net: encoders and decoder.
@@ -77,13 +80,13 @@ def follower(
       deep_update: probability that a training frame's value renews the hidden state.
       correspondence: what training asks for beside masks.
     """
-    objects, value_width = ObjectNet(net, memory_config.slots), net.widths[0]
+    objects = ObjectNet(net, memory_config.slots)
     loss = clip_loss(objects, loss_config, reference_frames=reference_frames, deep_update=deep_update,
                      correspondence=correspondence)  # fmt: skip
 
     def init(key: Key, clip: Clip) -> Variables:
         del clip  # no parameter depends on it
-        images = jnp.zeros((1, 2 * STRIDE, 2 * STRIDE, 3))
+        images = jnp.zeros((1, 2 * net.stride, 2 * net.stride, 3))
         variables = net.init(key, images)
         if correspondence is None:
             return variables
@@ -91,13 +94,32 @@ def follower(
         heads = Correspondence(correspondence, look.keys.key.shape[-1]).init(jax.random.fold_in(key, 1), look)
         return {**variables, "params": {**variables["params"], "correspondence": heads.get("params", {})}}
 
+    return fold(objects, memory_config=memory_config, init=init, loss=loss)
+
+
+def fold(
+    objects: ObjectNet, *, memory_config: MemoryConfig, init: Callable[..., Variables], loss: Callable[..., LossOutput],
+    read_frames: Callable[[FrameMemory, Look], Float[Array, "o p d"]] | None = None,
+) -> System:  # fmt: skip
+    """Builds the `System` of a net that runs for every object.
+
+    Args:
+      objects: the net.
+      memory_config: of prediction.
+      init: as the contract has it.
+      loss: as the contract has it.
+      read_frames: what each object's memory says to each place of a frame; by `similarity`, and with prototypes, if
+        None.
+    """
+    net, value_width = objects.net, objects.net.widths[0]
+
     def net_size(size: tuple[int, ...]) -> tuple[int, int]:
         short = min(size)
         limit = short if memory_config.short_side is None else min(short, memory_config.short_side)
         return round(size[0] * limit / short), round(size[1] * limit / short)
 
     def fit(x: Float[Array, "h w c"], value: tuple[float, ...] = (0.0,)) -> Float[Array, "y x c"]:
-        return centre_pad(resize(x, net_size(x.shape[:2])), STRIDE, value=value)
+        return centre_pad(resize(x, net_size(x.shape[:2])), net.stride, value=value)
 
     def look_at(variables: Variables, image: Array) -> Look:
         return jax.tree.map(lambda x: x[0], objects.look(variables, image[None]))
@@ -118,6 +140,8 @@ def follower(
     def read(memory: _Memory, look: Look) -> tuple[Float[Array, "o p d"], FrameMemory, LongTermMemory | None]:
         """Asks the whole memory, and notes what was read."""
         frames, long = memory.frames, memory.long
+        if read_frames is not None:
+            return read_frames(frames, look), frames, long
         keys = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), frames.keys._replace(selection=None))
         places, num_objects = frames.usage.shape[1], len(frames.valid)
         values = frames.values.reshape(num_objects, -1, value_width)
@@ -147,8 +171,8 @@ def follower(
 
         def find() -> tuple[Any, ...]:
             values, frames, long = read(memory, look)
-            found, hidden = objects.segment(variables, look, values, memory.hidden, size=image.shape[:2])
-            return jax.nn.softmax(soft_aggregate(found, alive=alive)), frames, long, hidden
+            logits, hidden = objects.segment(variables, image, look, values, memory.hidden, alive=alive)
+            return jax.nn.softmax(logits), frames, long, hidden
 
         def nothing() -> tuple[Any, ...]:
             empty = jnp.zeros((*image.shape[:2], 1 + len(alive))).at[..., 0].set(1)

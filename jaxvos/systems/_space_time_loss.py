@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxvos.errors import InputError
 from jaxvos.losses import bootstrapped_cross_entropy, dice_loss
-from jaxvos.ops import read_memory, similarity, soft_aggregate
+from jaxvos.ops import read_memory, similarity
 from jaxvos.system import Clip, LossOutput
 from jaxvos.systems._correspondence import CorrespondenceConfig, Look, correspondence_loss
 from jaxvos.systems._ramp import ramp
@@ -77,7 +77,7 @@ def _clip_losses(
     look = lambda i: jax.tree.map(lambda x: x[i], looks)  # noqa: E731
     everyone = jnp.concatenate([jnp.ones(1, bool), alive])
     reference_key, deep_key = jax.random.split(key)
-    size, hidden = images.shape[1:3], objects.initial_hidden(len(alive), look(0))
+    hidden = objects.initial_hidden(len(alive), look(0))
     seen, values, totals = masks[0] * everyone, [], {"cross_entropy": jnp.zeros(()), "dice": jnp.zeros(())}
     for i in range(len(images)):
         if i > 0:
@@ -86,8 +86,7 @@ def _clip_losses(
             places = values[0].shape[1]
             found = read_memory(similarity(flat_keys(look(i).keys), keys), jnp.concatenate(values, axis=1),
                                 valid=jnp.repeat(drawn, places))  # fmt: skip
-            p, hidden = objects.segment(variables, look(i), found.values, hidden, size=size)
-            logits = soft_aggregate(p, alive=alive)
+            logits, hidden = objects.segment(variables, images[i], look(i), found.values, hidden, alive=alive)
             weight = valid[i] / valid[1:].sum().clip(1) * (len(images) - 1)  # padding does not count
             truth = masks[i] * everyone
             totals["cross_entropy"] += weight * bootstrapped_cross_entropy(logits, truth, keep, alive=everyone)

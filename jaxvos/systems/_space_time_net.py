@@ -1,23 +1,27 @@
 """What the fold of space-time memory networks asks of a net, and how it asks it of several objects."""
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from jaxvos.ops import Keys, resize
+from jaxvos.ops import Keys, resize, soft_aggregate
 from jaxvos.systems._correspondence import Look
 from jaxvos.typing import Masks, Variables
 
-__all__ = ["STRIDE", "ObjectNet", "SpaceTimeNet", "flat_keys"]
-
-STRIDE = 16  # of the keys, in pixels
+__all__ = ["ObjectNet", "SpaceTimeNet", "flat_keys"]
 
 
 class SpaceTimeNet(nn.Module):
     """What the fold asks of a net. `hidden` is what is kept of an object beside the memory, `None` if nothing."""
+
+    @property
+    def stride(self) -> int:
+        """Pixels between the places of the keys."""
+        return 16
 
     @property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -41,7 +45,8 @@ class SpaceTimeNet(nn.Module):
         raise NotImplementedError
 
 
-class ObjectNet(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class ObjectNet:
     """A net that is run for several objects of a frame: `slots` side by side, and such groups one after the other."""
 
     net: SpaceTimeNet
@@ -64,19 +69,22 @@ class ObjectNet(NamedTuple):
         objects = jnp.moveaxis(masks[..., 1:], -1, 0)
         pairs = jnp.stack([objects, objects.sum(axis=0) - objects], axis=-1)
         apply = lambda pair, state: self.net.apply(variables, image, pair, look, state, method="remember")  # noqa: E731
-        values, hidden = self._each(apply, pairs, hidden)
+        values, hidden = self.each(apply, pairs, hidden)
         return values.reshape(len(values), -1, values.shape[-1]), hidden
 
     def segment(
-        self, variables: Variables, look: Look, readout: Float[Array, "o p d"], hidden: Any, *, size: tuple[int, ...]
-    ) -> tuple[Float[Array, "h w o"], Any]:
-        """Probabilities of all objects, each by itself, at `size`, and their hidden states."""
+        self, variables: Variables, image: Float[Array, "h w 3"], look: Look, readout: Float[Array, "o p d"],
+        hidden: Any, *, alive: Bool[Array, "o"],
+    ) -> tuple[Float[Array, "h w k"], Any]:  # fmt: skip
+        """Logits over the background and all objects, and their hidden states."""
         readout = readout.reshape(len(readout), *look.deep.shape[:2], -1)
         apply = lambda values, state: self.net.apply(variables, look, values, state, method="segment")  # noqa: E731
-        logits, hidden = self._each(apply, readout, hidden)
-        return jax.nn.sigmoid(resize(jnp.moveaxis(logits, 0, -1), size)), hidden
+        logits, hidden = self.each(apply, readout, hidden)
+        found = jax.nn.sigmoid(resize(jnp.moveaxis(logits, 0, -1), image.shape[:2]))
+        return soft_aggregate(found, alive=alive), hidden
 
-    def _each(self, function: Any, *objects: Any) -> Any:
+    def each(self, function: Any, *objects: Any) -> Any:
+        """A function of one object, for all of them."""
         if jax.tree.leaves(objects)[0].shape[0] <= self.slots:
             return jax.vmap(function)(*objects)
         return jax.lax.map(lambda each: function(*each), objects, batch_size=self.slots)

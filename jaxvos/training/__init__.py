@@ -3,10 +3,10 @@
 from jaxvos.training._checkpoint import Checkpoints
 from jaxvos.training._config import ExperimentConfig, OptimizerConfig, TrainingConfig, evolve
 from jaxvos.training._fit import Data, Evaluate, fit
-from jaxvos.training._initial import load_variables
+from jaxvos.training._initial import load_variables, override_variables
 from jaxvos.training._launch import launch, parse
 from jaxvos.training._optimizer import make_optimizer
-from jaxvos.training._provenance import describe_run
+from jaxvos.training._provenance import as_json, describe_run
 from jaxvos.training._state import TrainState, create_state
 from jaxvos.training._step import train_step
 from jaxvos.training._weights import match_variables, save_variables
@@ -20,6 +20,7 @@ __all__ = [
     "OptimizerConfig",
     "TrainState",
     "TrainingConfig",
+    "as_json",
     "create_state",
     "describe_run",
     "evolve",
@@ -28,6 +29,7 @@ __all__ = [
     "load_variables",
     "make_optimizer",
     "match_variables",
+    "override_variables",
     "parse",
     "read_log",
     "save_variables",

@@ -34,8 +34,9 @@ class OptimizerConfig:
     """Weight decay, of every trained parameter."""
     decoupled: bool = False
     """Decay the weights directly (AdamW) rather than through the gradient (an L2 penalty, as PyTorch's Adam)."""
-    schedule: Literal["constant", "poly", "cosine"] = "constant"
-    """What happens to all learning rates over `num_steps`: nothing, (1 - t)^0.9, or half a cosine down to zero."""
+    schedule: Literal["constant", "poly", "cosine", "thirds"] = "constant"
+    """What happens to all learning rates over `num_steps`: nothing, (1 - t)^0.9, half a cosine down to zero, or they
+    are halved after each third."""
     warmup_steps: int = 0
     """Steps over which all learning rates first rise linearly."""
     clip_norm: float | None = None

@@ -69,3 +69,5 @@ def _schedule(config: OptimizerConfig, step: Any, num_steps: int) -> Any:
             return warmup * (1 - done) ** _POLY_POWER
         case "cosine":
             return warmup * 0.5 * (1 + jnp.cos(jnp.pi * done))
+        case "thirds":
+            return warmup * 0.5 ** jnp.floor(3 * jnp.minimum(done, 0.99))

@@ -27,6 +27,7 @@ ALLOWED = {
     "models": {"typing", "system", "systems", "nets", "training"},
     "inference": {"typing", "system", "ops", "training", "data", "models"},
     "evaluation": {"typing", "inference", "metrics", "system", "data", "drawing"},
+    "self_training": {"typing", "ops", "nets", "system", "systems", "data", "training", "drawing"},
     "drawing": {"data"},
     "results": {"data", "drawing", "inference", "ops"},
 }

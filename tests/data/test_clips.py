@@ -96,6 +96,33 @@ def test_the_largest_stride_follows_the_schedule():
     assert largest == [1, 1, 5, 2, 2]
 
 
+@pytest.mark.parametrize("reverse", [0.0, 1.0])
+@pytest.mark.parametrize(("adjacent", "pair"), [("none", None), ("first", 0), ("last", -1)])
+def test_a_pair_of_neighbours_and_a_smallest_stride_of_the_others(adjacent, pair, reverse):
+    config = _config(num_frames=4, max_skip=((0, 7),), min_skip=3, adjacent=adjacent, reverse=reverse)
+    gaps = np.array([np.diff(_frames(clip)) for clip in _many(Film(length=25), config)]) * (1 - 2 * int(reverse))
+    others = gaps if pair is None else np.delete(gaps, pair, axis=1)
+    assert others.min() == 3 and others.max() == 7
+    assert pair is None or set(gaps[:, pair]) == {1}
+
+
+@pytest.mark.parametrize(("length", "adjacent", "strides"), [
+    (3, "none", (1, 1)), (8, "none", (3, 3)), (4, "first", (1, 2)), (6, "first", (1, 4)), (6, "last", (4, 1)),
+])  # fmt: skip
+def test_short_sequences_go_as_far_as_they_can(length, adjacent, strides):
+    config = _config(max_skip=((0, 9),), min_skip=5, adjacent=adjacent)
+    assert {tuple(np.diff(_frames(clip))) for clip in _many(Film(length=length), config)} == {strides}
+    assert len(_frames(sample_clip(0, Film(length=2), _config(num_frames=2, adjacent=adjacent)))) == 2
+    assert _frames(sample_clip(0, Film(length=1), _config(num_frames=1, adjacent=adjacent))) == [0]
+
+
+def test_strides_to_a_last_pair_are_those_they_were():
+    """As drawn before there was a choice of pairs: runs that are published here can be repeated."""
+    config = _config(max_skip=((0, 9),), adjacent="last", reverse=0.5)
+    drawn = [_frames(sample_clip((0, seed), Film(length=12), config)) for seed in range(6)]
+    assert drawn == [[0, 5, 6], [10, 6, 5], [1, 6, 7], [9, 4, 3], [3, 7, 8], [11, 8, 7]]
+
+
 def test_clips_run_backwards_as_often_as_they_are_told():
     for share in (0.0, 0.5, 1.0):
         backwards = np.mean([np.diff(_frames(clip))[0] < 0 for clip in _many(Film(), _config(reverse=share))])
@@ -211,6 +238,8 @@ def test_frames_and_masks_of_different_sizes():
         ({"max_skip": ((5, 2),)}, "from step 0 on"),
         ({"max_skip": ((0, 2), (0, 3))}, "from step 0 on"),
         ({"max_skip": ((0, 0),)}, "from step 0 on"),
+        ({"min_skip": 0, "max_skip": ((0, 4),)}, "min_skip 0: want at least 1"),
+        ({"min_skip": 3, "max_skip": ((0, 4), (9, 2))}, "min_skip 3: .* no more than max_skip"),
         ({"crop": (0.5, 1.5)}, "smallest <= largest"),
         ({"flow": True, "reverse": 0.5}, "next frame of the sequence"),
         ({"flow": True, "max_skip": ((0, 1), (9, 2))}, "next frame of the sequence"),
