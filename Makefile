@@ -20,6 +20,7 @@ bench: .venv/.test
 	$(BIN)/python experiments/benchmarks/evaluation.py
 	$(BIN)/python experiments/benchmarks/dmm_net.py
 	$(BIN)/python experiments/benchmarks/memory.py
+	$(BIN)/python experiments/benchmarks/propagation.py
 
 lint: .venv/.dev
 	$(BIN)/ruff check . && $(BIN)/pyright

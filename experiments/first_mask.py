@@ -51,7 +51,7 @@ from jaxvos.errors import InputError, exit_on_input_error
 from jaxvos.evaluation import score_sequence
 from jaxvos.inference import OnlineConfig, propose_video, stream
 from jaxvos.models import PROPOSALS, Model, load_model
-from jaxvos.systems import dmm_net
+from jaxvos.systems import MaskVOSConfig, dmm_net, mask_vos
 from jaxvos.training import evolve
 
 
@@ -81,6 +81,12 @@ def variant(model: Model, method: str, *, refined: bool) -> Model:
     return model._replace(name=f"{model.name}, {words}", system=dmm_net(config), config=config)
 
 
+def refined(model: Model, rounds: int) -> Model:
+    """The same Mask-VOS with so many rounds of refinement."""
+    config = evolve(model.config, memory={"rounds": rounds})
+    return model._replace(name=f"{model.name}, {rounds} rounds", system=mask_vos(config), config=config)
+
+
 def score(sequences: list[Sequence], segment: Callable[[Sequence], Iterable[np.ndarray]]) -> tuple[float, float]:
     """Returns mean J and F over the objects of all sequences."""
     objects = []
@@ -99,6 +105,7 @@ def main(
     masks: Path | None = None,
     models: tuple[str, ...] = ("dmm_net",),
     methods: tuple[str, ...] = ("greedy", "hungarian"),
+    rounds: tuple[int, ...] = (),
     proposals: str = PROPOSALS,
     online_steps: int = 0,
     online_lr: float | None = None,
@@ -114,6 +121,7 @@ def main(
       masks: folder with a mask for each of its frames.
       models: as `jaxvos segment --model` takes them.
       methods: matchers in prediction, a row for each without refinement and one with it.
+      rounds: of refinement, a row for each, of models of Mask-VOS; those of its configuration if left out.
       proposals: the network that proposes, for all rows alike.
       online_steps: also a row with so many steps of online learning.
       online_lr: its learning rate, if not the system's own.
@@ -130,6 +138,8 @@ def main(
             matches = "proposals" in model.system.needs
             each = [variant(model, method, refined=refined) for refined in (False, True) for method in methods
                     if matches]  # fmt: skip
+            if isinstance(model.config, MaskVOSConfig):
+                each = [refined(model, number) for number in rounds]
             for changed in each or [model]:
                 rows[changed.name] = functools.partial(segment, changed, Path(folder), None)
             if online_steps:

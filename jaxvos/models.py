@@ -19,6 +19,8 @@ from jaxvos.systems import (
     DMMNetConfig,
     MaskRCNNConfig,
     MaskVOSConfig,
+    MaskVOSNetConfig,
+    PropagationConfig,
     PWCNetConfig,
     SegFlowConfig,
     STCNConfig,
@@ -36,8 +38,8 @@ from jaxvos.systems import (
 from jaxvos.training import load_variables, match_variables, save_variables
 from jaxvos.typing import Variables
 
-__all__ = ["DEFAULT", "FIRST_MASK", "FLOW", "MATCHER", "PROPOSALS", "Model", "abstract_variables", "default_model",
-           "load_model", "pretrained_start", "save_model", "save_run"]
+__all__ = ["DEFAULT", "FIRST_MASK", "FLOW", "IMAGENET", "MATCHER", "PROPOSALS", "Model", "abstract_variables",
+           "default_model", "load_model", "pretrained_start", "save_model", "save_run"]
 
 DEFAULT = "transportnet-lite-synthetic"
 """Finds what moves."""
@@ -49,6 +51,9 @@ PROPOSALS = "mask-rcnn-lite"
 """Proposes masks of objects."""
 FLOW = "pwc-net-lite"
 """Estimates the motion from a frame to the next."""
+
+IMAGENET = "imagenet"
+"""Follows objects that are marked, untrained: by the features of an encoder that learned to tell pictures apart."""
 
 _FOLDER = Path(__file__).parent / "weights"
 # built once for each configuration, so that loading a model again compiles nothing again
@@ -93,12 +98,15 @@ def load_model(source: str | Path | None = None) -> Model:
 
     Args:
       source: a `.safetensors` file, the folder of a training run (its latest checkpoint) or of one of its checkpoints,
-        the name of an embedded model or of its system, or None for the default one.
+        the name of an embedded model or of its system, None for the default one, or `imagenet` for plain label
+        propagation.
 
     Raises:
       InputError: there is no such model, it cannot be read, or its weights and its configuration do not belong
         together.
     """
+    if str(source) == IMAGENET:
+        return _propagation()
     source = DEFAULT if source is None else _EMBEDDED.get(str(source), source)
     path = _embedded(str(source)) or Path(source).expanduser()
     if (path / "model.safetensors").is_file() and not (path / "checkpoints").is_dir():
@@ -195,6 +203,18 @@ def pretrained_start(system: System, encoders: Mapping[str, BackboneName], sourc
                 wanted, place = wanted[step], place.setdefault(step, {})
             place.update({layer: loaded[layer] for layer in wanted})
     return start
+
+
+def _propagation() -> Model:
+    """Mask-VOS without anything to learn: stride-8 features of EfficientNet-Lite0, the first frame and 7 before."""
+    net = MaskVOSNetConfig(encoder="efficientnet_lite0", value_encoder="efficientnet_lite0", key_head="none",
+                           value_width=8, decoder_widths=(8, 8, 8))  # fmt: skip
+    config = MaskVOSConfig(net=net, memory=PropagationConfig(context=7, rounds=0, short_side=256))
+    system = _SYSTEMS["mask_vos"][1](config)
+    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract_variables(system))
+    start = jax.tree.map(jnp.asarray, pretrained_start(system, {"encoder": net.encoder}, "imagenet"))
+    variables = {part: {**blank[part], **start[part]} for part in blank}
+    return Model(IMAGENET, system, variables, config, {"data": "ImageNet", "licence": "Apache-2.0"})
 
 
 def _embedded(name: str) -> Path | None:

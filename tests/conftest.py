@@ -120,6 +120,17 @@ def tiny_stcn(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_mask_vos(tmp_path_factory) -> Path:
+    """The smallest Mask-VOS."""
+    from jaxvos.systems import MaskVOSConfig, MaskVOSNetConfig, PropagationConfig, mask_vos
+
+    net = MaskVOSNetConfig(encoder="resnet18", value_encoder="resnet18", encoder_width=4, key_width=8, value_width=8,
+                           decoder_widths=(8, 8, 8))
+    config = MaskVOSConfig(net=net, memory=PropagationConfig(context=3, rounds=1, chunk=64))
+    return _save_tiny(tmp_path_factory.mktemp("models"), "tiny-mask-vos", "mask_vos", config, mask_vos)
+
+
+@pytest.fixture(scope="session")
 def tiny_xmem(tmp_path_factory) -> Path:
     """The smallest XMem."""
     from jaxvos.systems import LongTermConfig, MemoryConfig, XMemConfig, xmem

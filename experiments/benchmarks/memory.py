@@ -25,7 +25,7 @@ from jaxvos.errors import exit_on_input_error
 from jaxvos.models import FIRST_MASK, load_model
 from jaxvos.ops import Keys, read_memory, similarity
 from jaxvos.system import Clip, Frame, System
-from jaxvos.systems import MemoryConfig, STCNConfig, XMemConfig, stcn, xmem
+from jaxvos.systems import MemoryConfig, STCNConfig, XMemConfig, stcn, stcn_keys, xmem
 from jaxvos.training import evolve
 
 
@@ -46,45 +46,61 @@ def show(name: str, seconds: list[float], rival: list[float] | None = None) -> N
     print(f"{name:44} {1e3 * middle:9.1f} ms [{1e3 * low:.1f}, {1e3 * high:.1f}]{ratio}", flush=True)
 
 
-def build(net: str, memory: dict[str, Any]) -> System:
+def build(net: str, memory: dict[str, Any]) -> tuple[System, Any]:
     match net:
         case "lite":
-            return stcn(evolve(load_model(FIRST_MASK).config, memory=memory))
+            config = evolve(load_model(FIRST_MASK).config, memory=memory)
+            return stcn(config), config
         case "paper":
-            return stcn(STCNConfig(memory=evolve(MemoryConfig(), **memory)))
+            config = STCNConfig(memory=evolve(MemoryConfig(), **memory))
+            return stcn(config), config
         case _:
-            return xmem(evolve(XMemConfig(), memory=memory))
+            config = evolve(XMemConfig(), memory=memory)
+            return xmem(config), config
 
 
-def steps(net: str, size: tuple[int, int], frames: int, repeats: int) -> None:
-    """Steps of the fold, and the bytes of what it carries."""
+def steps(net: str, size: tuple[int, int], frames: int, repeats: int) -> dict[str, float]:
+    """Steps of the fold with their parts, and the bytes of what it carries; returns medians of the parts."""
     image, masks = jnp.zeros((*size, 3)) + 0.5, jnp.zeros((*size, 2)).at[..., 0].set(1)
     masks = masks.at[size[0] // 4 : size[0] // 2, size[1] // 4 : size[1] // 2].set(jnp.array([0.0, 1.0]))
-    variables = None
+    variables, medians = None, {}
     for name, every in (("a frame that is not remembered", 10_000), ("a frame that is remembered", 1)):
-        system = build(net, {"every": every, "frames": frames, "short_side": None})
+        system, config = build(net, {"every": every, "frames": frames, "short_side": None})
         if variables is None:
             variables = jax.jit(system.init)(jax.random.key(0), Clip(image[None, None]))
         predict, memory = jax.jit(system.predict), jax.jit(system.start)(variables, Frame(image), masks)
-        memory, _ = predict(variables, memory, Frame(image))
-        show(name, clock(predict, variables, memory, Frame(image), repeats=repeats))
+        for _ in range(frames):  # until the memory is full, if all are remembered
+            memory, _ = predict(variables, memory, Frame(image))
+        seconds = clock(predict, variables, memory, Frame(image), repeats=repeats)
+        show(name, seconds)
+        medians[name] = statistics.median(seconds)
+        if isinstance(config, STCNConfig) and every > 1:
+            seconds = clock(jax.jit(stcn_keys, static_argnums=0), config, variables, image[None], repeats=repeats)
+            show("  of which encoding it", seconds)
+            medians["encode"] = statistics.median(seconds)
     size_of = sum(x.nbytes for x in jax.tree.leaves(memory))
     print(f"memory of {frames} frames of one object: {size_of / 2**20:.0f} MiB, of any length of video")
+    return medians
 
 
-def reading(queries: int, frames: int, width: int, top_k: tuple[int, ...], repeats: int) -> None:
+def reading(queries: int, frames: int, width: int, top_k: tuple[int, ...], repeats: int) -> dict[str, float]:
+    """Ways to read; returns the medians of comparing and of reading by the first of `top_k`."""
     query_key, entry_key, value_key = jax.random.split(jax.random.key(0), 3)
     query, entries = (Keys(jax.random.normal(key, (n, 64)))
                       for key, n in ((query_key, queries), (entry_key, frames * queries)))  # fmt: skip
     values, valid = jax.random.normal(value_key, (1, frames * queries, width)), jnp.ones(frames * queries, bool)
-    show(f"similarity, {queries} x {frames * queries}", clock(jax.jit(similarity), query, entries, repeats=repeats))
-    scores = jax.jit(similarity)(query, entries)
+    compared = clock(jax.jit(similarity), query, entries, repeats=repeats)
+    show(f"similarity, {queries} x {frames * queries}", compared)
+    scores, medians = jax.jit(similarity)(query, entries), {"compare": statistics.median(compared)}
     rival = None
     for k in (None, *top_k):
         read = jax.jit(lambda scores, values, k=k: read_memory(scores, values, valid=valid, top_k=k).values)
         seconds = clock(read, scores, values, repeats=repeats)
         show(f"reading {'all' if k is None else f'the best {k}'}, {width} channels", seconds, rival)
         rival = rival or seconds
+        if k is not None:
+            medians.setdefault("read", statistics.median(seconds))
+    return medians
 
 
 def main(
@@ -101,8 +117,14 @@ def main(
       width: channels of what is read.
       repeats: calls that are timed.
     """
-    steps(net, size, frames, repeats)
-    reading(size[0] * size[1] // 256, frames, width, top_k, repeats)
+    parts = steps(net, size, frames, repeats) | reading(size[0] * size[1] // 256, frames, width, top_k, repeats)
+    step, remembered = parts["a frame that is not remembered"], parts["a frame that is remembered"]
+    if "encode" not in parts:
+        return
+    told = {"encode": parts["encode"], "read": parts["compare"] + parts["read"]}
+    told |= {"decode and all else": step - sum(told.values()), "remember": remembered - step}
+    print("; ".join(f"{name} {1e3 * seconds:.0f} ms" for name, seconds in told.items()))
+    print(f"{5 / (4 * step + remembered):.2f} frames/s where one in five is remembered")
 
 
 if __name__ == "__main__":

@@ -76,25 +76,14 @@ class DrawClusters:
 
 
 def load_features(source: str) -> "Model":
-    """A Mask-VOS to cluster by, or one whose keys are ImageNet's features."""
-    import jax
+    """A Mask-VOS to cluster by."""
+    from jaxvos.models import load_model
+    from jaxvos.systems import MaskVOSConfig
 
-    from jaxvos.models import Model, abstract_variables, load_model, pretrained_start
-    from jaxvos.self_training import small_net
-    from jaxvos.systems import MaskVOSConfig, mask_vos
-    from jaxvos.training import evolve
-
-    if source != "imagenet":
-        model = load_model(source)
-        if not isinstance(model.config, MaskVOSConfig):
-            raise InputError(f"{source} has no features to cluster by: give a run of jaxvos fit, or imagenet")
-        return model
-    config = evolve(small_net(), net={"key_head": "none"}, memory={"rounds": 0})
-    system = mask_vos(config)
-    blank = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), abstract_variables(system))
-    start = pretrained_start(system, {"encoder": config.net.encoder}, "imagenet")
-    variables = {part: {**blank[part], **start[part]} for part in blank}
-    return Model("imagenet", system, variables, config, {"licence": "Apache-2.0"})
+    model = load_model(source)
+    if not isinstance(model.config, MaskVOSConfig):
+        raise InputError(f"{source} has no features to cluster by: give a run of jaxvos fit, or imagenet")
+    return model
 
 
 def find_clusters(

@@ -32,15 +32,15 @@ class Segment:
     output: Output
     """Folder for the results; it must be new or empty."""
     model: Annotated[str | None, tyro.conf.arg(metavar="MODEL", aliases=("--checkpoint",))] = None
-    """A .safetensors file, a training run's folder, or the name of an embedded model or of its system, such as dmm_net;
-    if left out, an embedded one: of what moves, of what masks mark, or with --proposals or --online beside them, one
-    that has use for those."""
+    """A .safetensors file, a training run's folder, the name of an embedded model or of its system, such as dmm_net, or
+    imagenet for untrained features, by which masks are carried on; if left out, an embedded one: of what moves, of what
+    masks mark, or with --proposals or --online beside them, one that has use for those."""
     first_mask: Annotated[Path | None, tyro.conf.arg(metavar="PNG|FOLDER")] = None
     """Objects to follow: an indexed PNG of the first frame, an id for each; for several sequences a folder with
     SEQUENCE.png or SEQUENCE/FIRST-FRAME.png (such as Annotations/480p) for each."""
     mask: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="FRAME:PNG")] = ()
-    """The same on any frame of a single video, for models whose objects come and go (of STCN or XMem); may be repeated.
-    Frames are counted from 0. Ids that are followed are corrected, others are followed from there on."""
+    """The same on any frame of a single video, for models whose objects come and go (of STCN, XMem, Mask-VOS); may be
+    repeated. Frames are counted from 0. Ids that are followed are corrected, others are followed from there on."""
     remove: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="FRAME:ID,...")] = ()
     """Ids that are not followed from that frame on; may be repeated."""
     clusters: Switch = False

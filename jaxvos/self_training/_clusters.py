@@ -57,7 +57,7 @@ def cluster_frames(
 
 def cluster_videos(
     key: Key, videos: Sequence[UnlabelledVideo], config: MaskVOSConfig, variables: Variables,
-    clusters: ClusterConfig, *, previous: Sequence[Int[np.ndarray, "t y x"]] | None = None,
+    clusters: ClusterConfig, *, previous: Sequence[Int[np.ndarray, "_ _ _"]] | None = None,
     progress: bool = True,
 ) -> list[Clusters]:  # fmt: skip
     """Clusters each video by itself; arguments as for `cluster_frames`, as NumPy arrays for each."""

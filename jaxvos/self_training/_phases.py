@@ -97,9 +97,15 @@ def _clustered(
     path = workdir / f"clusters-{number:03d}.npz"
     if path.is_file():
         with np.load(path) as arrays:
-            fields = [[arrays[f"{field}-{i}"] for field in Clusters._fields] for i in range(len(videos))]
-        return [Clusters(*each) for each in fields]
+            fields = [[arrays[f"{field}-{i}"] for field in Clusters._fields]
+                      for i in range(len(arrays.files) // len(Clusters._fields))]  # fmt: skip
+        found = [Clusters(*each) for each in fields]
+        if [len(each.labels) for each in found] != [len(video) for video in videos]:
+            raise InputError(f"{workdir} holds clusters of other videos: give those, or another folder for the run")
+        return found
     found = cluster_videos(key, videos, system, variables, config.clusters, previous=previous, progress=progress)
+    if not any(each.kept.any() for each in found):
+        return found  # which ends the run; they are made again when it goes on, perhaps as the message advises
     arrays = {f"{field}-{i}": value for i, each in enumerate(found) for field, value in each._asdict().items()}
     with atomic_path(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)

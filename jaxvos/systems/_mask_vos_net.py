@@ -13,7 +13,7 @@ from jaxvos.nets import BackboneName, FrameMaskEncoder, ResBlock, SkipDecoder, b
 from jaxvos.ops import Keys, resize, soft_aggregate
 from jaxvos.systems._correspondence import Look
 from jaxvos.systems._space_time_net import ObjectNet, SpaceTimeNet
-from jaxvos.typing import Variables
+from jaxvos.typing import Masks, Variables
 
 __all__ = ["MaskVOSNet", "MaskVOSNetConfig", "MaskVOSObjects"]
 
@@ -119,6 +119,22 @@ class MaskVOSObjects(ObjectNet):
     net: MaskVOSNet
     rounds: int = 3
 
+    @property
+    def _plain(self) -> bool:
+        return self.rounds == 0 and self.net.config.coarse_branch
+
+    @property
+    def value_width(self) -> int:
+        return 1 if self._plain else super().value_width
+
+    def remember(
+        self, variables: Variables, image: Float[Array, "h w 3"], masks: Masks, look: Look, hidden: Any
+    ) -> tuple[Float[Array, "o p d"], Any]:
+        if not self._plain:
+            return super().remember(variables, image, masks, look, hidden)
+        coarse = jnp.moveaxis(resize(masks[..., 1:], look.deep.shape[:2]), -1, 0)
+        return coarse.reshape(len(coarse), -1, 1), hidden
+
     def segment(
         self, variables: Variables, image: Float[Array, "h w 3"], look: Look, readout: Float[Array, "o p d"],
         hidden: Any, *, alive: Bool[Array, "o"],
@@ -131,7 +147,7 @@ class MaskVOSObjects(ObjectNet):
         background = jnp.clip(1 - coarse.sum(axis=-1, keepdims=True), 0, None)
         logits = jnp.log(jnp.clip(jnp.concatenate([background, coarse], axis=-1), _LEAST, None))
         logits = logits.at[..., 1:].set(jnp.where(alive, logits[..., 1:], -jnp.inf))
-        if self.rounds == 0:
+        if self._plain:
             return logits, hidden
         logits = refine(coarse)
         again = lambda logits, _: (refine(jax.nn.softmax(logits)[..., 1:]), None)  # noqa: E731

@@ -111,7 +111,7 @@ def fold(
       read_frames: what each object's memory says to each place of a frame; by `similarity`, and with prototypes, if
         None.
     """
-    net, value_width = objects.net, objects.net.widths[0]
+    net, value_width = objects.net, objects.value_width
 
     def net_size(size: tuple[int, ...]) -> tuple[int, int]:
         short = min(size)

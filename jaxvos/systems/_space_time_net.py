@@ -52,6 +52,11 @@ class ObjectNet:
     net: SpaceTimeNet
     slots: int
 
+    @property
+    def value_width(self) -> int:
+        """Channels of what `remember` gives."""
+        return self.net.widths[0]
+
     def look(self, variables: Variables, images: Float[Array, "b h w 3"]) -> Look:
         """Encodes frames."""
         look: Any = self.net.apply(variables, images, method="look")

@@ -7,12 +7,13 @@ import re
 import pytest
 
 ROOMS = ["solvers", "ops", "nets", "losses", "metrics", "systems", "data", "training", "system", "typing", "errors",
-         "files", "inference", "evaluation", "models", "results", "drawing", "cli"]  # fmt: skip
+         "files", "inference", "evaluation", "models", "results", "drawing", "self_training", "cli"]  # fmt: skip
 # mathematics that may be left out, or what a reader of the equation expects by position
 POSITIONAL_DEFAULTS = {
     "sinkhorn": {"a", "b"}, "streaming_sinkhorn": {"a", "b"}, "transportnet": {"config"}, "dmm_net": {"config"},
     "mask_rcnn": {"config"}, "pwc_net": {"config"}, "segflow": {"config"}, "stcn": {"config"},
-    "xmem": {"config"}, "demo_video": {"seed"},
+    "xmem": {"config"}, "mask_vos": {"config"}, "cluster_video": {"config"}, "small_net": {"encoder"},
+    "demo_video": {"seed"},
     "write_flow": {"valid"}, "launch": {"args"}, "main": {"args"}, "save_variables": {"metadata"},
     "no_memory": {"masks"}, "load_model": {"source"},
 }  # fmt: skip

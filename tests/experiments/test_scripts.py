@@ -61,6 +61,13 @@ def test_the_benchmark_of_the_memory_prints_its_tables():
     assert "MiB, of any length" in out.stdout and "reading the best 2" in out.stdout
 
 
+def test_the_benchmark_of_propagation_prints_its_table():
+    out = _run("benchmarks/propagation.py", "--cells", "6", "8", "--references", "3", "--key-width", "4",
+               "--value-width", "4", "--repeats", "2")  # fmt: skip
+    assert out.returncode == 0, out.stderr
+    assert all(backend in out.stdout for backend in ("dense", "scan", "window", "online"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["stcn", "xmem"])
 def test_hosts_of_correspondence_train_and_leave_a_model(tmp_path, name):

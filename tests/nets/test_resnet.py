@@ -88,6 +88,27 @@ def test_conversion_fills_every_parameter_of_every_depth():
         assert len({key.split(".")[0] + key.split(".")[1] for key in state if key.startswith("layer")}) == blocks
 
 
+@pytest.mark.parametrize("depth", [18, 50])
+def test_stages_that_keep_their_size_have_the_same_parameters(depth, key):
+    """Only the strides differ: what comes before is the same, and what comes after is as large as it."""
+    keeps = [(False, False, False), (False, True, True), (False, False, True), (True, True, True)]
+    nets, images = [ResNet(depth, 2, keep_size=keep) for keep in keeps], jnp.ones((1, 64, 96, 3))
+    trees = [jax.eval_shape(net.init, key, images) for net in nets]
+    assert all(tree == trees[0] for tree in trees)
+    sizes = [[x.shape[1] for x in jax.eval_shape(net.apply, trees[0], images).values()] for net in nets]
+    assert sizes == [[16, 8, 4, 2], [16, 8, 8, 8], [16, 8, 4, 4], [16, 16, 16, 16]]
+
+
+def test_a_net_that_keeps_its_size_is_the_plain_one_up_to_there(key):
+    images = jax.random.uniform(key, (1, 32, 32, 3))
+    plain, kept = ResNet(18, 2), ResNet(18, 2, keep_size=(False, True, True))
+    variables = jax.jit(plain.init)(key, images)
+    before, after = (jax.jit(net.apply)(variables, images) for net in (plain, kept))
+    for stage in (2, 3):
+        np.testing.assert_allclose(after[stage], before[stage], atol=1e-6)
+    assert np.abs(after[4][:, ::2, ::2] - before[4]).max() > 1e-3  # the second convolution has nearer neighbours
+
+
 def _torch_names(variables):
     leaves = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
     state = {}

@@ -78,6 +78,7 @@ def test_sgd_is_pytorchs():
         {"decoupled": True},
         {"schedule": "poly"},
         {"schedule": "cosine"},
+        {"schedule": "thirds"},
         {"warmup_steps": 3},
         {"clip_norm": 0.01},
         {"frozen": ("decoder",)},
@@ -128,6 +129,20 @@ def test_schedules(schedule, factors):
     for factor in factors:
         updates, state = tx.update({"w": jnp.ones(())}, state, params)
         assert float(updates["w"]) == pytest.approx(-2.0 * factor, rel=1e-5)
+
+
+@pytest.mark.parametrize("num_steps", [3, 10, 99, 300])
+def test_rates_are_halved_after_each_third(num_steps):
+    """Three rates, the second from the first step on that lies beyond a third, and none after the last step."""
+    config = OptimizerConfig(name="sgd", b1=0.0, lr=2.0, weight_decay=0.0, schedule="thirds")
+    params = {"w": jnp.zeros(())}
+    tx = make_optimizer(config, params, num_steps=num_steps)
+    update = jax.jit(lambda step: tx.update({"w": jnp.ones(())}, (*tx.init(params)[:-1], step), params)[0]["w"])
+    count = tx.init(params)[-1]
+    steps = [0, (num_steps - 1) // 3, -(-num_steps // 3), (2 * num_steps - 1) // 3, -(-2 * num_steps // 3),
+             num_steps - 1, num_steps, 2 * num_steps]  # fmt: skip
+    found = [float(update(count._replace(count=jnp.int32(step)))) for step in steps]
+    assert found == pytest.approx([-2.0 * x for x in (1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25)])
 
 
 @pytest.mark.parametrize(
