@@ -12,8 +12,9 @@ from safetensors.numpy import load_file, save_file
 
 import jaxvos.models
 from jaxvos.errors import InputError
-from jaxvos.models import DEFAULT, abstract_variables, load_model, save_model
-from jaxvos.systems import TransportNetConfig
+from jaxvos.models import DEFAULT, abstract_variables, load_model, pretrained_start, save_model
+from jaxvos.nets import backbone, pretrained
+from jaxvos.systems import MaskVOSConfig, MaskVOSNetConfig, STCNConfig, TransportNetConfig, mask_vos, stcn
 from jaxvos.training import Checkpoints, ExperimentConfig, TrainState, describe_run, launch
 
 
@@ -178,3 +179,72 @@ def test_files_that_are_no_models(tiny_model, tmp_path):
     save_file({"x": np.zeros(1, np.float32)}, tmp_path / "odd.safetensors", {"metadata": "{"})
     refused(tmp_path / "odd.safetensors", "cannot be read")
     refused(tmp_path, "holds no checkpoint")
+
+
+# ---- where encoders begin --------------------------------------------------------------------------------------
+@pytest.fixture
+def file(monkeypatch):
+    """A file that holds a whole encoder, each array of it full of a number of its own."""
+
+    def read(name, source):
+        if source != "net.pth":
+            return pretrained(name, source)
+        shapes = jax.eval_shape(backbone(name).init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+        leaves, tree = jax.tree.flatten(shapes)
+        return jax.tree.unflatten(tree, [np.full(leaf.shape, i, np.float32) for i, leaf in enumerate(leaves)])
+
+    monkeypatch.setattr(jaxvos.models, "pretrained", read)
+    return read
+
+
+def test_pretrained_encoders_as_far_as_the_system_has_them(file):
+    """STCN ends before the fourth stage, and its encoder of frames with masks lies deeper in the tree."""
+    system = stcn(STCNConfig(key_encoder="resnet18", value_encoder="resnet18"))
+    start = pretrained_start(system, {"encoder": "resnet18", "value/encoder": "resnet18"}, "net.pth")
+    whole, expected = file("resnet18", "net.pth"), abstract_variables(system)
+    assert set(start) == {"params", "batch_stats"}
+    for part, tree in start.items():
+        assert set(tree) == {"encoder", "value"} and set(tree["value"]) == {"encoder"}
+        for found, wanted in ((tree["encoder"], expected[part]["encoder"]),
+                              (tree["value"]["encoder"], expected[part]["value"]["encoder"])):  # fmt: skip
+            assert set(found) == set(wanted) < set(whole[part])
+            jax.tree.map(np.testing.assert_array_equal, found, {name: whole[part][name] for name in found})
+            assert jax.tree.map(np.shape, found) == jax.tree.map(lambda leaf: leaf.shape, wanted)
+    with_all = mask_vos(MaskVOSConfig(net=MaskVOSNetConfig(encoder="resnet18")))
+    assert set(pretrained_start(with_all, {"encoder": "resnet18"}, "net.pth")["params"]["encoder"]) == set(
+        whole["params"])  # fmt: skip
+
+
+def test_a_single_encoder_is_all_that_is_given(file):
+    system = stcn(STCNConfig(key_encoder="resnet50", value_encoder="resnet18"))
+    start = pretrained_start(system, {"value/encoder": "resnet18"}, "net.pth")
+    assert {part: set(tree) for part, tree in start.items()} == {"params": {"value"}, "batch_stats": {"value"}}
+    assert pretrained_start(system, {}, "net.pth") == {}
+
+
+def test_pretrained_weights_that_are_missing(tmp_path):
+    system = stcn(STCNConfig(key_encoder="resnet18", value_encoder="resnet18"))
+    (tmp_path / "text.pth").write_text("hello")
+    for source, match in ((tmp_path / "none.pth", "none.pth"), (tmp_path / "text.pth", "text.pth"),
+                          ("imagenet", "no ImageNet weights of resnet18 come with a package")):  # fmt: skip
+        with pytest.raises(InputError, match=match) as error:
+            pretrained_start(system, {"encoder": "resnet18"}, source)
+        assert "\n" not in str(error.value)
+
+
+def test_the_folder_of_a_run_of_several_phases(tiny_mask_vos, tmp_path, monkeypatch):
+    """Is the file in it, under the name of the folder; a run of one phase is its latest checkpoint."""
+    run = tmp_path / "my.run"
+    (run / "correspondence" / "checkpoints").mkdir(parents=True)
+    shutil.copy(tiny_mask_vos, run / "model.safetensors")
+    model = load_model(run)
+    assert model.name == "my.run" and model.config == load_model(tiny_mask_vos).config
+    monkeypatch.chdir(run)
+    assert load_model(".").name == "my.run" == load_model("model.safetensors").name
+    (run / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        load_model(run)
+    shutil.copy(tiny_mask_vos, run / "model.safetensors")
+    (run / "checkpoints").mkdir()
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        load_model(run)

@@ -21,7 +21,7 @@ Backend = Literal["dense", "scan", "window", "online"]
 class _Map(NamedTuple):
     """The cells of a frame, and how far from itself a query looks."""
 
-    size: tuple[int, int]
+    size: tuple[int, ...]
     radius: float
 
     def limit(
@@ -48,7 +48,7 @@ def propagate(
     keys: Float[Array, "s p c"],
     values: Float[Array, "o s p d"],
     *,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     valid: Bool[Array, "s"] | Bool[Array, "o s"] | None = None,
     far: Bool[Array, "s"] | None = None,
     temperature: float = 0.05,
@@ -279,7 +279,7 @@ def _in_chunks(function: Callable[..., Any], chunk: int, *arrays: Array) -> Any:
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:p], lax.map(lambda each: function(*each), chunks))
 
 
-def _check(query: tuple[int, ...], keys: tuple[int, ...], values: tuple[int, ...], size: tuple[int, int]) -> None:
+def _check(query: tuple[int, ...], keys: tuple[int, ...], values: tuple[int, ...], size: tuple[int, ...]) -> None:
     if size[0] * size[1] != query[0]:
         raise ValueError(f"propagate: a map of size={size} has {size[0] * size[1]} cells, and the query has {query[0]}")
     if keys[1:] != query or values[1:3] != keys[:2]:

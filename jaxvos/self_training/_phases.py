@@ -67,14 +67,14 @@ def learn_from_videos(
         return variables
     joint = evolve(system, objective={"batch_norm": config.joint_batch_norm})
     steps = joint_training.num_steps
-    labels: list[np.ndarray] | None = None
+    labels: list[Any] | None = None
     if system.net.value_encoder == system.net.encoder:
         variables = value_from_frames(system, variables)
     for number, begin in enumerate(range(0, steps, config.refresh or steps)):
         own = jax.random.fold_in(jax.random.key(training.seed), number)
         found = _clustered(own, videos, joint, config, variables, labels, workdir, number, progress=progress)
+        health = _note_health(workdir, number, begin, found, labels)
         labels = [each.labels for each in found]
-        health = _note_health(workdir, number, begin, found)
         say(f"phase 2, clusters {number}: {health}")
         if not any(each.kept.any() for each in found):
             most = config.clusters.max_share
@@ -91,7 +91,7 @@ def learn_from_videos(
 
 def _clustered(
     key: Key, videos: Sequence[UnlabelledVideo], system: MaskVOSConfig, config: SelfTrainingConfig,
-    variables: Variables, previous: list[np.ndarray] | None, workdir: Path, number: int, *, progress: bool,
+    variables: Variables, previous: list[Any] | None, workdir: Path, number: int, *, progress: bool,
 ) -> list[Clusters]:  # fmt: skip
     """The clusters of a round: those that were made before the run was stopped, or new ones."""
     path = workdir / f"clusters-{number:03d}.npz"
@@ -112,18 +112,27 @@ def _clustered(
     return found
 
 
-def _note_health(workdir: Path, number: int, step: int, found: list[Clusters]) -> str:
-    """Writes how many clusters are kept, and says so."""
+def _note_health(
+    workdir: Path, number: int, step: int, found: list[Clusters], previous: list[Any] | None
+) -> str:  # fmt: skip
+    """Writes how many clusters are kept, and which share of the cells changed theirs, and says so."""
     path = workdir / "health.json"
     rounds = json.loads(path.read_text())[:number] if path.is_file() else []
     kept = np.array([each.kept.sum() for each in found])
     largest = np.array([each.shares.max() for each in found])
     rounds.append({"step": step, "videos": len(found), "without_kept": int(np.sum(kept == 0)),
-                   "mean_kept": float(kept.mean()), "mean_largest_share": float(largest.mean())})  # fmt: skip
+                   "mean_kept": float(kept.mean()), "mean_largest_share": float(largest.mean()),
+                   "changed": _changed(found, previous)})  # fmt: skip
     with atomic_path(path) as partial:
         partial.write_text(json.dumps(rounds, indent=1) + "\n")
     return (f"{kept.mean():.1f} kept of each video, none of {np.sum(kept == 0)} of {len(found)}; the largest has "
             f"{100 * largest.mean():.0f} % on average")  # fmt: skip
+
+
+def _changed(found: list[Clusters], previous: list[Any] | None) -> float | None:
+    if previous is None:
+        return None
+    return float(np.mean([np.mean(each.labels != old) for each, old in zip(found, previous, strict=True)]))
 
 
 def _draw(path: Path, videos: list[UnlabelledVideo]) -> None:

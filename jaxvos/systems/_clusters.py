@@ -124,7 +124,7 @@ def cluster_video(
     return Clusters(solution.labels.reshape(t, rows, columns), kept, shares, solution.centers)
 
 
-def cluster_masks(clusters: Clusters, *, size: tuple[int, int], frame: int | None = None) -> UInt8[Array, "..."]:
+def cluster_masks(clusters: Clusters, *, size: tuple[int, ...], frame: int | None = None) -> UInt8[Array, "..."]:
     """Draws the kept clusters at full resolution.
 
     Args:

@@ -19,6 +19,8 @@ from jaxvos.typing import Key, Variables
 
 __all__ = ["MaskVOSConfig", "PropagationConfig", "mask_vos", "mask_vos_keys", "value_from_frames"]
 
+_NEVER = 1 << 30  # frames
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PropagationConfig:
@@ -73,9 +75,9 @@ class MaskVOSConfig:
 def mask_vos(config: MaskVOSConfig = MaskVOSConfig()) -> System:
     """Builds Mask-VOS as a `System`; masks of the first frame are given to `start`, others to any frame of `predict`.
 
-    Training wants clips of three frames: one, its neighbour and a distant one (`jaxvos.data.unlabelled_batches`).
-    Without masks it learns correspondence alone; with them, of clusters (`cluster_video`) and not of a person, also to
-    carry fake objects on.
+    Training wants clips of three frames, all valid: one, its neighbour and a distant one
+    (`jaxvos.data.unlabelled_batches`). Without masks it learns correspondence alone; with them, of clusters
+    (`cluster_video`) and not of a person, also to carry fake objects on.
     """
     memory = config.memory
     objects = MaskVOSObjects(MaskVOSNet(config.net), memory.slots, memory.rounds)
@@ -90,7 +92,8 @@ def mask_vos(config: MaskVOSConfig = MaskVOSConfig()) -> System:
             far=frames.pinned, temperature=memory.temperature, top_k=memory.top_k, radius=memory.radius,
             backend=memory.backend, chunk=memory.chunk)  # fmt: skip
 
-    kept = MemoryConfig(every=1, frames=memory.context + 1, short_side=memory.short_side, slots=memory.slots)
+    every = 1 if memory.context > 0 else _NEVER  # or the frame just before would take the place of the one marked
+    kept = MemoryConfig(every=every, frames=memory.context + 1, short_side=memory.short_side, slots=memory.slots)
     loss = mask_vos_loss(objects, config.objective)
     return fold(objects, memory_config=kept, init=init, loss=loss, read_frames=read)
 

