@@ -13,6 +13,8 @@ and data, and with correspondence training: not yet measured.
 0.223 / 0.256 (copied: 0.263 / 0.513). With `memory.include_last` 0.600 / 0.616 and 0.188 / 0.200, at 192 rows 0.689 /
 0.679 on the held-out sequences: neither is the default.
 
+Whether correspondence training earns its place at a small scale is measured in `stcn_study.py`: it does not.
+
 A failed idea: with He's initialisation throughout, as for blocks with norms, 1300 steps of `lite` learned nothing
 (cross-entropy 23 over two frames, gradient 0): masks were saturated from the first steps on, where the aggregation is
 clipped. Residual blocks now start near the identity and the last convolution near zero.

@@ -1,6 +1,7 @@
-"""Does correspondence training earn its place? STCN with pixels, with objects, with both and with neither.
+r"""Does correspondence training earn its place? STCN with pixels, with objects, with both and with neither.
 
-    JAX_COMPILATION_CACHE_DIR=/tmp/xla python experiments/stcn_study.py DAVIS --workdir runs/stcn_study --seeds 0 1 2
+    JAX_COMPILATION_CACHE_DIR=/tmp/xla python experiments/stcn_study.py DAVIS --workdir runs/stcn_study --seeds 0 1 2 \
+        --steps 160 --clips 12
 
 The net of stcn-lite from ImageNet's encoders, at 112 x 192. Every condition sees the same clips, half of them synthetic
 with figures that are copies of one another, half of DAVIS train without the held-out sequences. Judged on synthetic
@@ -8,7 +9,19 @@ clips of two such copies and on the held-out sequences: J and F after the first 
 finds that object, and not its copy or the background, where its key finds its nearest in the first frame (`match`; only
 frames that lie at least 12, or 20, behind it).
 
-Not yet measured.
+Measured 2026-11-27 on 2 vCPU beside other jobs, commit 031e967, the command above; mean and deviation of three seeds:
+
+                       copies J        copies match           DAVIS J           DAVIS F       DAVIS match
+    host            39.6 +- 4.7          60.6 +- 5.7        47.8 +- 1.8       43.0 +- 2.7       67.4 +- 3.0
+    host + pixels   41.7 +- 1.9          57.4 +- 4.6        41.4 +- 1.6       37.4 +- 2.3       50.4 +- 2.1
+    host + objects  39.0 +- 5.0          59.6 +- 5.1        48.4 +- 1.7       43.1 +- 2.6       67.8 +- 5.3
+    host + both     42.5 +- 1.6          55.5 +- 5.8        41.2 +- 1.4       37.3 +- 2.2       48.7 +- 2.4
+
+At this scale correspondence training does not earn its place. Object-level coherence changes nothing beyond the
+spread. Pixel-level consistency costs 6 points of J and 17 of matching on real videos, in every seed; on copies it gains
+2 points of J within the spread of the host, and matches no better. The paper lets these losses in after 30,000 steps,
+to a host that follows already, and trains 150,000: here none of the rows has converged (the host with 250 steps of seed
+0 reaches 52.8 on copies and 54.9 on DAVIS).
 """
 
 from collections.abc import Callable, Iterable

@@ -11,12 +11,15 @@ import tyro
 
 from jaxvos.cli._arguments import Switch
 from jaxvos.errors import InputError
+from jaxvos.files import atomic_path
 from jaxvos.training import as_json, describe_run
 
 if TYPE_CHECKING:
     from jaxvos.systems import MaskVOSConfig
 
 __all__ = ["Fit"]
+
+_RUN = "run.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,7 @@ class Fit:
         from jaxvos.systems import ClusterConfig
 
         system = small_net(self.encoder)
-        self._check_output(system)
+        self._check_output()
         start = self._start(system)
         folder = read_videos(self.videos, short_side=self.short_side, max_frames=self.max_frames, exclude=self.exclude,
                              progress=not self.quiet)  # fmt: skip
@@ -77,8 +80,10 @@ class Fit:
         recipe, training, joint = small_recipe(len(folder.videos), steps=self.steps, size=self.size, seed=self.seed)
         clusters = ClusterConfig(method=self.method, num_clusters=self.num_clusters)
         recipe = dataclasses.replace(recipe, clusters=clusters)
-        self.output.mkdir(parents=True, exist_ok=True)
-        (self.output / "run.json").write_text(json.dumps({"system": as_json(system)}, indent=1) + "\n")
+        self._claim({"encoder": self.encoder, "system": as_json(system), "recipe": as_json(recipe),
+                     "number of steps": [training.num_steps, joint.num_steps], "seed": self.seed,
+                     "start": self.init_from or self.weights,
+                     "set of videos": {video.name: list(video.frames.shape) for video in folder.videos}})  # fmt: skip
         variables = learn_from_videos(folder.videos, system, recipe, training=training, joint_training=joint,
                                       workdir=self.output, variables=start, progress=not self.quiet)  # fmt: skip
         story = {
@@ -91,16 +96,27 @@ class Fit:
         print(f"weights in {self.output / 'model.safetensors'}; look at {self.output}/clusters-*.png; use it with: "
               f"jaxvos segment INPUT --first-mask PNG --model {self.output}")  # fmt: skip
 
-    def _check_output(self, system: "MaskVOSConfig") -> None:
+    def _check_output(self) -> None:
         if self.output.exists() and not self.output.is_dir():
             raise InputError(f"{self.output} is a file: name a folder for the run")
-        if not self.output.is_dir() or not any(self.output.iterdir()):
-            return
-        path = self.output / "run.json"
-        if not path.is_file():
+        if self.output.is_dir() and any(self.output.iterdir()) and not (self.output / _RUN).is_file():
             raise InputError(f"{self.output} is not empty, and not a run of jaxvos fit: choose another folder")
-        if json.loads(path.read_text())["system"] != as_json(system):
-            raise InputError(f"{self.output} is a run of another encoder: give the one it has, or another folder")
+
+    def _claim(self, settings: dict[str, Any]) -> None:
+        """Writes down what the run is told, or finds out that the one in the folder was told something else."""
+        path = self.output / _RUN
+        if path.is_file():
+            try:
+                known = json.loads(path.read_text())
+                other = [name for name, value in settings.items() if known[name] != value]
+            except (ValueError, KeyError, TypeError):
+                raise InputError(f"{path} cannot be read: choose another folder") from None
+            if other:
+                raise InputError(f"{self.output} is a run with another {other[0]}: give the one it has, or another "
+                                 "folder")  # fmt: skip
+        self.output.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as partial:
+            partial.write_text(json.dumps(settings, indent=1) + "\n")
 
     def _start(self, system: "MaskVOSConfig") -> Any:
         """Variables, or a part of their tree, to begin with."""

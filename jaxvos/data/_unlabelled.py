@@ -1,6 +1,7 @@
 """Videos without annotation as training data: held in memory, cut into clips, perhaps with labels that a net made."""
 
 import dataclasses
+import glob
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -93,7 +94,7 @@ def read_videos(
     A video that cannot be read to its end is skipped as a whole, and so is one with too few frames.
 
     Args:
-        source: a video file, a folder of frames, or a folder of such: DAVIS' `JPEGImages/480p`, or video files.
+        source: a video file, a folder or a pattern of frames, or a folder of videos: DAVIS' `JPEGImages/480p`, say.
         short_side: shortest side of a frame; larger frames are averaged down to it, smaller ones stay as they are.
         stride: keep every such frame.
         max_frames: keep at most so many frames of a video; of longer ones, with a larger stride to see all of it.
@@ -139,6 +140,8 @@ def read_videos(
 def _find_videos(source: Path) -> dict[str, Path]:
     """Finds what is a video, by name; of files that share their name with another, by the name with its suffix."""
     if not source.exists():
+        if glob.has_magic(str(source)):
+            return {source.parent.name: source}
         raise InputError(f"there is no video or folder {source}: check the path")
     if source.is_file() or list_images(source):
         return {source.stem if source.is_file() else source.resolve().name: source}

@@ -40,7 +40,8 @@ def learn_from_videos(
       joint_training: of the second, whose schedule should not depend on its length if clusters are made again.
       workdir: gets a folder for each phase, with log and checkpoints; the clusters and a contact sheet of them for each
         time they were made; and `health.json`, which tells for each time how many clusters were kept.
-      variables: to begin from, or a part of their tree (a pretrained encoder, say).
+      variables: to begin from, or a part of their tree (a pretrained encoder, say). Unless that part has one, the
+        encoder of frames with masks begins the second phase as that of frames, where both are of one kind.
       progress: show bars and a few words.
 
     Returns:
@@ -53,6 +54,7 @@ def learn_from_videos(
         "size": config.size, "batch_size": config.batch_size, "num_objects": config.num_objects, "crop": config.crop,
         "min_skip": config.min_skip, "max_skip": config.max_skip, "seed": training.seed}  # fmt: skip
     say = print if progress else lambda message: None
+    told = "value" in (variables or {}).get("params", {})  # the encoder of frames with masks has learned already
     if config.phases != "joint":
         say("phase 1: correspondence")
         training = evolve(training, optimizer={"frozen": (*training.optimizer.frozen, *_MASKS_ALONE)})
@@ -68,7 +70,7 @@ def learn_from_videos(
     joint = evolve(system, objective={"batch_norm": config.joint_batch_norm})
     steps = joint_training.num_steps
     labels: list[Any] | None = None
-    if system.net.value_encoder == system.net.encoder:
+    if system.net.value_encoder == system.net.encoder and not told:
         variables = value_from_frames(system, variables)
     for number, begin in enumerate(range(0, steps, config.refresh or steps)):
         own = jax.random.fold_in(jax.random.key(training.seed), number)

@@ -229,6 +229,8 @@ def test_what_fit_refuses(refused, thin, videos, learned, tmp_path, tiny_mask_vo
     (tmp_path / "file").write_text("")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_bytes((learned[0] / "run.json").read_bytes())
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "run.json").write_text("{")
     fit, output = ("fit", *SMALL, "--videos"), ("-o", tmp_path / "out")
     for words, *command in (
         (f"there is no video or folder {tmp_path}/away: check the path", *fit, tmp_path / "away", *output),
@@ -236,7 +238,11 @@ def test_what_fit_refuses(refused, thin, videos, learned, tmp_path, tiny_mask_vo
         ("can be used, 2 skipped; the first, a: ", *fit, tmp_path / "unreadable", *output),
         ("is a file: name a folder for the run", *fit, videos, "-o", tmp_path / "file"),
         ("is not empty, and not a run of jaxvos fit", *fit, videos, "-o", tmp_path / "full"),
-        ("is a run of another encoder", *fit, videos, "-o", tmp_path / "run", "--encoder", "resnet50"),
+        ("is a run with another encoder", *fit, videos, "-o", tmp_path / "run", "--encoder", "resnet50"),
+        ("is a run with another recipe", *fit, videos, "-o", tmp_path / "run", "--num-clusters", 3),
+        ("is a run with another seed", *fit, videos, "-o", tmp_path / "run", "--seed", 7),
+        ("is a run with another set of videos", *fit, videos, "-o", tmp_path / "run", "--exclude", "ball"),
+        ("run.json cannot be read", *fit, videos, "-o", tmp_path / "damaged"),
         ("is not a run of resnet50", *fit, videos, *output, "--encoder", "resnet50", "--init-from", tiny_mask_vos),
         ("is not a run of resnet18", *fit, videos, *output, "--init-from", tiny_stcn),
         ("there is no model", *fit, videos, *output, "--init-from", tmp_path / "none"),

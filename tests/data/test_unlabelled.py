@@ -90,6 +90,14 @@ def test_a_single_video(tmp_path, kind):
     assert [(video.name, _numbers(video)) for video in found.videos] == [("bear", [0, 1, 2, 3])] and not found.skipped
 
 
+def test_a_pattern_of_frames(tmp_path):
+    _folder(tmp_path / "bear", 4)
+    found = _read(tmp_path / "bear" / "*.png")
+    assert [(video.name, _numbers(video)) for video in found.videos] == [("bear", [0, 1, 2, 3])]
+    with pytest.raises(InputError, match=r"no video of .*\*\.jpg can be used"):
+        _read(tmp_path / "bear" / "*.jpg")
+
+
 def test_the_layout_of_davis(tmp_path):
     for name in ("bear", "bus"):
         _folder(tmp_path / "JPEGImages" / "256p" / name, 3)

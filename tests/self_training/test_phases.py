@@ -219,6 +219,17 @@ def test_the_second_phase_alone(stand_in, tmp_path):
     assert (other["params"]["encoder"]["kernel"] != learned["params"]["encoder"]["kernel"]).any()
 
 
+def test_an_encoder_of_frames_with_masks_that_has_learned_stays(stand_in, rounds, tmp_path):
+    """Or adapting a run to other videos would begin by forgetting what masks mean."""
+    first = _learn(tmp_path / "first")
+    _learn(tmp_path / "second", variables=first)
+    _learn(tmp_path / "third", variables={"params": {"encoder": first["params"]["encoder"]}})
+    begun = [variables["params"]["value"]["mask_conv"]["kernel"] for _, variables, previous, _ in rounds
+             if previous is None]  # fmt: skip
+    np.testing.assert_array_equal(begun[1], first["params"]["value"]["mask_conv"]["kernel"])
+    assert not begun[0].any() and begun[1].any() and not begun[2].any()
+
+
 def test_encoders_of_two_kinds_begin_apart(stand_in, tmp_path):
     apart = evolve(MaskVOSConfig(), net={"value_encoder": "resnet50"})
     slow = evolve(JOINT, num_steps=1, optimizer={"lr": 1e-12, "weight_decay": 0.0})
