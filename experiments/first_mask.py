@@ -128,7 +128,7 @@ def main(
       online_heads: train the last layers alone.
     """
     sequences = _open(davis, resolution, held_out, video, masks)
-    rows: dict[str, Callable[[Sequence], Iterable[np.ndarray]]] = {"the first mask, copied": copy_first}
+    rows: list[tuple[str, Callable[[Sequence], Iterable[np.ndarray]]]] = [("the first mask, copied", copy_first)]
     with tempfile.TemporaryDirectory() as folder:
         loaded = [load_model(model) for model in models]
         for sequence in sequences if any("proposals" in model.system.needs for model in loaded) else ():
@@ -139,16 +139,15 @@ def main(
             each = [variant(model, method, refined=refined) for refined in (False, True) for method in methods
                     if matches]  # fmt: skip
             if isinstance(model.config, MaskVOSConfig):
-                each = [refined(model, number) for number in rounds]
+                each += [refined(model, number) for number in rounds]
             for changed in each or [model]:
-                rows[changed.name] = functools.partial(segment, changed, Path(folder), None)
+                rows.append((changed.name, functools.partial(segment, changed, Path(folder), None)))
             if online_steps:
                 online = OnlineConfig(num_steps=online_steps, lr=online_lr, heads_only=online_heads)
-                rows[f"{model.name}, {online_steps} steps online"] = functools.partial(
-                    segment, model, Path(folder), online
-                )
+                learning = functools.partial(segment, model, Path(folder), online)
+                rows.append((f"{model.name}, {online_steps} steps online", learning))
         print(f"{'model':44}      J      F   s/frame", flush=True)
-        for name, row in rows.items():
+        for name, row in rows:
             started = time.perf_counter()
             j, f = score(sequences, row)
             seconds = (time.perf_counter() - started) / sum(len(sequence.masks) for sequence in sequences)

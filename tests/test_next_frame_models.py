@@ -104,6 +104,7 @@ def test_one_object_without_learning_it(segflow):
     np.testing.assert_array_equal(masks[1:], 7 * free[1:])
 
 
+@pytest.mark.slow
 def test_several_objects_after_learning_them(segflow, learned):
     """A copy learns them, all but its flow branch."""
     with pytest.raises(InputError, match="tells 2 objects apart only after learning them: add --online"):

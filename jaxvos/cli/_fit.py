@@ -12,7 +12,7 @@ import tyro
 from jaxvos.cli._arguments import Switch
 from jaxvos.errors import InputError
 from jaxvos.files import atomic_path
-from jaxvos.training import as_json, describe_run
+from jaxvos.training import as_json, describe_run, evolve
 
 if TYPE_CHECKING:
     from jaxvos.systems import MaskVOSConfig
@@ -51,6 +51,9 @@ class Fit:
     """How videos are clustered: k-means, or optimal transport with learned sizes."""
     num_clusters: int = 5
     """Clusters of a video."""
+    rounds: int = 0
+    """Times that masks are refined once they are carried on, when the run is used; that takes far more steps than the
+    default to be of use."""
     short_side: int = 256
     """Videos are kept in memory with so many rows (or columns, if there are fewer)."""
     max_frames: int = 36
@@ -68,7 +71,7 @@ class Fit:
         from jaxvos.self_training import learn_from_videos, small_net, small_recipe
         from jaxvos.systems import ClusterConfig
 
-        system = small_net(self.encoder)
+        system = evolve(small_net(self.encoder), memory={"rounds": self.rounds})
         self._check_output()
         start = self._start(system)
         folder = read_videos(self.videos, short_side=self.short_side, max_frames=self.max_frames, exclude=self.exclude,
@@ -80,7 +83,7 @@ class Fit:
         recipe, training, joint = small_recipe(len(folder.videos), steps=self.steps, size=self.size, seed=self.seed)
         clusters = ClusterConfig(method=self.method, num_clusters=self.num_clusters)
         recipe = dataclasses.replace(recipe, clusters=clusters)
-        self._claim({"encoder": self.encoder, "system": as_json(system), "recipe": as_json(recipe),
+        self._claim({"encoder": self.encoder, "net": as_json(system.net), "recipe": as_json(recipe),
                      "number of steps": [training.num_steps, joint.num_steps], "seed": self.seed,
                      "start": self.init_from or self.weights,
                      "set of videos": {video.name: list(video.frames.shape) for video in folder.videos}})  # fmt: skip

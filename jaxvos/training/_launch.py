@@ -109,7 +109,10 @@ def _one_line(box: str) -> str:
     if not box.startswith("╭"):
         sections = sections[1:]  # without a box, the title is a section
     message = re.sub(r"__tyro-dummy-inner__\.?", "", " ".join(sections[0].split()))
-    similar = re.findall(r"^(--\S+)", "".join(sections[1:]), flags=re.MULTILINE) if "Perhaps you meant" in box else []
+    similar = []
+    if "Perhaps you meant" in box:  # an option by each of its names: of these, the one most like what was typed
+        for names in re.findall(r"^--[\w.-]+(?:, --[\w.-]+)*", "".join(sections[1:]), flags=re.MULTILINE):
+            similar += difflib.get_close_matches(message.split(",")[0], names.split(", "), n=1, cutoff=0.0)
     hint = f"; did you mean {' or '.join(dict.fromkeys(similar[:3]))}?" if similar else ""
     return f"{message[:1].lower()}{message[1:]}{hint}"
 

@@ -110,11 +110,11 @@ def test_a_folder_of_videos_becomes_a_model(learned, tiny, videos):
     assert "skipped short: fewer than 3 frames at a stride of 1: 2" in out
     assert f"--first-mask PNG --model {folder}" in out and f"weights in {folder / 'model.safetensors'}" in out
     model = load_model(folder)
-    assert model.name == "first" and model.config == tiny
+    assert model.name == "first" and model.config == evolve(tiny, memory={"rounds": 0})
     story = model.metadata
     assert story["data"] == f"2 videos of {videos}, without labels" and story["started_from"] == "random"
     assert story["training"]["num_steps"] == 2 == story["joint_training"]["num_steps"]
-    assert story["recipe"]["size"] == [32, 32] and story["commit"] and story["command"].startswith("jaxvos ")
+    assert story["recipe"]["size"] == [32, 32] and story["commit"] and story["command"].startswith("jaxvos")
     assert {"correspondence", "joint", "clusters-000.npz", "clusters-000.png", "health.json"} <= {
         path.name for path in folder.iterdir()
     }
@@ -190,7 +190,7 @@ OPTIONS = {
     "encoder": (("resnet50",), "system"), "weights": (("net.pth",), "variables"), "steps": ((3, 4), "joint"),
     "size": ((40,), "recipe"), "method": (("ot",), "recipe"), "num_clusters": ((3,), "recipe"),
     "short_side": ((24,), "frames"), "max_frames": ((4,), "frames"), "exclude": (("disc",), "names"),
-    "seed": ((1,), "training"), "quiet": ((), "progress"), "init_from": ((), "variables"),
+    "rounds": ((2,), "system"), "seed": ((1,), "training"), "quiet": ((), "progress"), "init_from": ((), "variables"),
 }  # fmt: skip
 
 

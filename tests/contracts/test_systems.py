@@ -146,6 +146,7 @@ def test_every_option_changes_something(name, value):
     assert np.isfinite(after).all() and jnp.abs(after - before).max() > 1e-6
 
 
+@pytest.mark.slow
 def test_dead_slots_change_nothing():
     system, clip, variables = transportnet(BASE), _clip(), _variables(BASE)
     padded = clip._replace(

@@ -267,6 +267,7 @@ def test_without_masks_only_the_encoder_learns():
     assert {name.split("/")[0] for name in names[True]} == {"encoder", "hidden", "hidden_norm", "key_proj"}
 
 
+@pytest.mark.slow
 def test_without_masks_there_is_no_loss_of_fake_objects():
     output, with_masks = _output(BASE, _clip(masks=False)), _output(BASE)
     assert set(output.scalars) == {"short", "long"} and set(with_masks.scalars) == {"short", "long", "seg"}

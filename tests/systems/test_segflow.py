@@ -167,6 +167,7 @@ def test_loss_and_gradients_are_finite_and_reach_every_parameter(change):
         assert dead == []
 
 
+@pytest.mark.slow
 def test_what_a_clip_has_is_what_is_learned():
     clip, config = _clip(), BASE
     both, masks, flow = (_loss(config)(_variables(config), c) for c in (

@@ -30,6 +30,7 @@ def variables(clip):
     return jax.jit(transportnet(TINY).init)(jax.random.key(0), clip)
 
 
+@pytest.mark.slow
 def test_the_loss_is_equation_11(clip, variables, key):
     """Mean cross-entropy of both heads at the frame's size, edges from the Sobel band of the merged objects."""
     system = transportnet(evolve(TINY, bn="frozen", edge_lambda=0.7))
@@ -63,6 +64,7 @@ def test_any_size_of_frame_comes_back_at_its_own(variables):
         np.testing.assert_allclose(prediction.masks.sum(-1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_flipping_at_test_time_makes_the_prediction_mirror_symmetric(clip, variables):
     system = transportnet(evolve(TINY, tta_flip=True))
     image, flow = clip.images[0, 0], clip.flow[0, 0]
