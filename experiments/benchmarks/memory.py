@@ -6,10 +6,12 @@
 Medians of repeats with quartiles in brackets, on weights drawn at random, which cost the same. The rival of each way of
 reading is the softmax over all entries, in the same run.
 
-Measured 2026-11-27 on 2 vCPU with the tests running beside (not yet on an idle machine), the net of stcn-lite and 12
-frames of 480 x 864 in memory: a step takes 1.66 s [1.63, 2.59], one that remembers 2.80 s [2.05, 3.66]; reading the
-best 20 of 19,440 entries, once they are compared, has 5.6x and the best 30 2.1x the speed of reading all. The memory
-of one object has 15 MiB.
+Measured 2026-11-27 on 2 vCPU, idle, commit 738bedd, --repeats 15, the net of stcn-lite and 12 frames of 480 x 864 in
+memory: a step takes 255 ms [247, 262], of which encoding the frame 78, reading 103 and decoding with all else 74; one
+that remembers takes 68 more. Where one frame in five is remembered, that is 3.7 frames/s. Reading the best 20 of 19,440
+entries, once they are compared, has 1.7x and the best 30 1.5x the speed of reading all. The memory of one object has 15
+MiB.
+(Beside the tests the same step took six times as long, and reading the best 20 seemed 5.6x as fast.)
 """
 
 import statistics
