@@ -141,15 +141,14 @@ class MaskVOSObjects(ObjectNet):
     ) -> tuple[Float[Array, "h w k"], Any]:  # fmt: skip
         readout = readout.reshape(len(readout), *look.deep.shape[:2], -1)
         coarse = resize(jnp.moveaxis(jnp.clip(readout[..., -1], 0, 1) * alive[:, None, None], 0, -1), image.shape[:2])
-        refine = functools.partial(self.refine, variables, image, look, readout[..., :-1], alive=alive)
-        if not self.net.config.coarse_branch:
-            return refine(coarse), hidden
-        background = jnp.clip(1 - coarse.sum(axis=-1, keepdims=True), 0, None)
-        logits = jnp.log(jnp.clip(jnp.concatenate([background, coarse], axis=-1), _LEAST, None))
-        logits = logits.at[..., 1:].set(jnp.where(alive, logits[..., 1:], -jnp.inf))
         if self._plain:
-            return logits, hidden
+            background = jnp.clip(1 - coarse.sum(axis=-1, keepdims=True), 0, None)
+            logits = jnp.log(jnp.clip(jnp.concatenate([background, coarse], axis=-1), _LEAST, None))
+            return logits.at[..., 1:].set(jnp.where(alive, logits[..., 1:], -jnp.inf)), hidden
+        refine = functools.partial(self.refine, variables, image, look, readout[..., :-1], alive=alive)
         logits = refine(coarse)
+        if not self.net.config.coarse_branch:
+            return logits, hidden
         again = lambda logits, _: (refine(jax.nn.softmax(logits)[..., 1:]), None)  # noqa: E731
         return jax.lax.scan(again, logits, length=self.rounds - 1)[0], hidden
 
