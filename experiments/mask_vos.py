@@ -10,7 +10,7 @@ not tell; here phase 1 begins at random, or at `--weights`. Measured here: rows 
 
 `jaxvos fit --videos FOLDER -o RUN --exclude bus horsejump-low kite-walk rollerblade soccerball` on the frames of
 DAVIS-2016 train at 256 rows and two other clips: the net and recipe of `lite` with 216 steps in
-either phase, some 40 minutes beside other jobs on 2 vCPU, one seed. J / F on the five sequences left out, by
+either phase, over an hour beside other jobs on 2 vCPU, one seed. J / F on the five sequences left out, by
 `first_mask.py DAVIS --resolution 256p --models imagenet RUN --rounds 0 1 2 3`, commit 722b458:
 
     the first mask, copied                                  0.261  0.275
@@ -30,7 +30,6 @@ import dataclasses
 from typing import Any, Literal
 
 from jaxvos.data import read_videos
-from jaxvos.drawing import plot_curves
 from jaxvos.errors import InputError
 from jaxvos.models import pretrained_start, save_model
 from jaxvos.self_training import SelfTrainingConfig, learn_from_videos, small_net, small_recipe
@@ -43,7 +42,6 @@ from jaxvos.training import (
     describe_run,
     evolve,
     launch,
-    read_log,
 )
 
 EPOCH = -(-3471 // 16)
@@ -162,9 +160,6 @@ def main(config: Config) -> None:
     variables = learn_from_videos(folder.videos, config.system, config.recipe, training=config.training,
                                   joint_training=config.joint_training, workdir=config.workdir,
                                   variables=start)  # fmt: skip
-    for phase in ("correspondence", "joint"):
-        if (config.workdir / phase).is_dir():
-            plot_curves(config.workdir / f"{phase}.png", read_log(config.workdir / phase), title=f"Mask-VOS, {phase}")
     story = {"data": f"{len(folder.videos)} videos of {config.data.videos}, without labels", "licence": "as the videos",
              "started_from": config.weights, "run": as_json(config), **describe_run()}  # fmt: skip
     save_model(config.workdir / "model.safetensors", variables, system=config.system_name, config=config.system,

@@ -16,7 +16,7 @@ from jaxvos.data._clips import ClipConfig
 from jaxvos.data._davis import find_sequences
 from jaxvos.data._images import list_images
 from jaxvos.data._loader import clip_batches
-from jaxvos.data._video import _VIDEO_SUFFIXES, open_video, video_of_images
+from jaxvos.data._video import VIDEO_SUFFIXES, open_video, video_of_images
 from jaxvos.errors import InputError
 
 __all__ = ["UnlabelledVideo", "VideoFolder", "read_videos", "unlabelled_batches"]
@@ -146,7 +146,7 @@ def _find_videos(source: Path) -> dict[str, Path]:
     if source.is_file() or list_images(source):
         return {source.stem if source.is_file() else source.resolve().name: source}
     found = find_sequences(source) or {}
-    files = [path for path in sorted(source.iterdir()) if path.suffix.lower() in _VIDEO_SUFFIXES and path.is_file()]
+    files = [path for path in sorted(source.iterdir()) if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
     files = [path for path in files if not path.name.startswith(".")]
     taken = [*found, *(path.stem for path in files)]
     found |= {path.name if taken.count(path.stem) > 1 else path.stem: path for path in files}

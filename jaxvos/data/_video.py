@@ -17,7 +17,7 @@ from jaxvos.errors import InputError
 __all__ = ["Video", "open_video", "video_of_images"]
 
 _DEFAULT_FPS = 24.0  # of DAVIS; used where the source has no clock
-_VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".gif", ".ts", ".wmv"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".gif", ".ts", ".wmv"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +131,7 @@ def _from_path(path: Path, fps: float | None, name: str | None) -> Video:
 def _what_else(folder: Path) -> str:
     """Says what a folder without frames holds instead, and so what to give."""
     inside = sorted(folder.iterdir(), key=natural_order)
-    videos = [path.name for path in inside if path.suffix.lower() in _VIDEO_SUFFIXES]
+    videos = [path.name for path in inside if path.suffix.lower() in VIDEO_SUFFIXES]
     folders = [path.name for path in inside if path.is_dir()]
     for kind, found in (("video files", videos), ("folders", folders)):
         if found:

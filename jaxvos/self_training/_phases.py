@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvos.data import UnlabelledVideo, unlabelled_batches
-from jaxvos.drawing import contact_sheet, evenly_spaced, overlay, write_image
+from jaxvos.drawing import contact_sheet, evenly_spaced, overlay, plot_curves, write_image
 from jaxvos.errors import InputError
 from jaxvos.files import atomic_path
 from jaxvos.self_training._clusters import cluster_videos
 from jaxvos.self_training._config import SelfTrainingConfig
 from jaxvos.system import Clip
 from jaxvos.systems import Clusters, MaskVOSConfig, cluster_masks, mask_vos, value_from_frames
-from jaxvos.training import TrainingConfig, evolve, fit, override_variables
+from jaxvos.training import TrainingConfig, evolve, fit, override_variables, read_log
 from jaxvos.typing import Key, Variables
 
 __all__ = ["learn_from_videos"]
@@ -38,8 +38,9 @@ def learn_from_videos(
       config: the phases.
       training: of the first; its seed is also that of clips and clusters.
       joint_training: of the second, whose schedule should not depend on its length if clusters are made again.
-      workdir: gets a folder for each phase, with log and checkpoints; the clusters and a contact sheet of them for each
-        time they were made; and `health.json`, which tells for each time how many clusters were kept.
+      workdir: gets a folder for each phase, with log and checkpoints, and a picture of its curves; the clusters and a
+        contact sheet of them for each time they were made; and `health.json`, which tells for each time how many
+        clusters were kept.
       variables: to begin from, or a part of their tree (a pretrained encoder, say). Unless that part has one, the
         encoder of frames with masks begins the second phase as that of frames, where both are of one kind.
       progress: show bars and a few words.
@@ -61,6 +62,7 @@ def learn_from_videos(
         variables = fit(mask_vos(system), unlabelled_batches(videos, masks=False, **clips), training,
                         workdir=workdir / "correspondence", variables=variables,
                         progress=progress).variables  # fmt: skip
+        _plot(workdir, "correspondence")
     else:
         clip = Clip(jnp.zeros((1, 3, *config.size, 3)))
         initial = jax.jit(mask_vos(system).init)(jax.random.key(training.seed), clip)
@@ -88,6 +90,7 @@ def learn_from_videos(
         so_far = evolve(joint_training, num_steps=min(steps, begin + (config.refresh or steps)))
         variables = fit(mask_vos(joint), unlabelled_batches(shown, masks=True, **clips), so_far,
                         workdir=workdir / "joint", variables=variables, progress=progress).variables  # fmt: skip
+        _plot(workdir, "joint")
     return variables
 
 
@@ -135,6 +138,10 @@ def _changed(found: list[Clusters], previous: list[Any] | None) -> float | None:
     if previous is None:
         return None
     return float(np.mean([np.mean(each.labels != old) for each, old in zip(found, previous, strict=True)]))
+
+
+def _plot(workdir: Path, phase: str) -> None:
+    plot_curves(workdir / f"{phase}.png", read_log(workdir / phase), title=f"Mask-VOS, {phase}")
 
 
 def _draw(path: Path, videos: list[UnlabelledVideo]) -> None:

@@ -115,7 +115,8 @@ def test_a_folder_of_videos_becomes_a_model(learned, tiny, videos):
     assert story["data"] == f"2 videos of {videos}, without labels" and story["started_from"] == "random"
     assert story["training"]["num_steps"] == 2 == story["joint_training"]["num_steps"]
     assert story["recipe"]["size"] == [32, 32] and story["commit"] and story["command"].startswith("jaxvos")
-    assert {"correspondence", "joint", "clusters-000.npz", "clusters-000.png", "health.json"} <= {
+    assert {"correspondence", "joint", "clusters-000.npz", "clusters-000.png", "health.json",
+            "correspondence.png", "joint.png"} <= {
         path.name for path in folder.iterdir()
     }
 

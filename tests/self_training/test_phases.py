@@ -196,7 +196,7 @@ def test_the_first_phase_leaves_what_only_masks_teach(stand_in, tmp_path):
         chex.assert_trees_all_equal(after["params"][part], start["params"][part])
     assert (after["params"]["encoder"]["kernel"] != start["params"]["encoder"]["kernel"]).any()
     assert (after["batch_stats"]["encoder"]["mean"] != 0).all()
-    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == ["correspondence"]
+    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == ["correspondence", "correspondence.png"]
     slow = evolve(JOINT, optimizer={"lr": 1e-12, "weight_decay": 0.0})
     frames = {"params": {"encoder": start["params"]["encoder"]}}
     both = _learn(tmp_path / "both", variables=frames, joint=slow)
