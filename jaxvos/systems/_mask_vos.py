@@ -11,6 +11,7 @@ from jaxvos.ops import propagate
 from jaxvos.system import Clip, System
 from jaxvos.systems._correspondence import Look
 from jaxvos.systems._frame_memory import FrameMemory
+from jaxvos.systems._long_term import LongTermMemory
 from jaxvos.systems._mask_vos_loss import MaskVOSLossConfig, mask_vos_loss
 from jaxvos.systems._mask_vos_net import MaskVOSNet, MaskVOSNetConfig, MaskVOSObjects
 from jaxvos.systems._space_time import MemoryConfig, fold
@@ -86,16 +87,19 @@ def mask_vos(config: MaskVOSConfig = MaskVOSConfig()) -> System:
         del clip  # no parameter depends on it
         return objects.net.init(key, jnp.zeros((1, 16, 16, 3)))
 
-    def read(frames: FrameMemory, look: Look) -> Float[Array, "o p d"]:
-        return propagate(
+    def read(
+        frames: FrameMemory, long: LongTermMemory | None, look: Look
+    ) -> tuple[Float[Array, "o p d"], FrameMemory, LongTermMemory | None]:
+        found = propagate(
             flat_keys(look.keys).key, frames.keys.key, frames.values, size=look.keys.key.shape[:2], valid=frames.valid,
             far=frames.pinned, temperature=memory.temperature, top_k=memory.top_k, radius=memory.radius,
             backend=memory.backend, chunk=memory.chunk)  # fmt: skip
+        return found, frames, long
 
     every = 1 if memory.context > 0 else _NEVER  # or the frame just before would take the place of the one marked
     kept = MemoryConfig(every=every, frames=memory.context + 1, short_side=memory.short_side, slots=memory.slots)
     loss = mask_vos_loss(objects, config.objective)
-    return fold(objects, memory_config=kept, init=init, loss=loss, read_frames=read)
+    return fold(objects, memory_config=kept, init=init, loss=loss, read=read)
 
 
 def mask_vos_keys(config: MaskVOSConfig, variables: Variables, images: Float[Array, "b h w 3"]) -> Array:

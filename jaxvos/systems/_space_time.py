@@ -94,22 +94,23 @@ def follower(
         heads = Correspondence(correspondence, look.keys.key.shape[-1]).init(jax.random.fold_in(key, 1), look)
         return {**variables, "params": {**variables["params"], "correspondence": heads.get("params", {})}}
 
-    return fold(objects, memory_config=memory_config, init=init, loss=loss)
+    read = functools.partial(_read_by_similarity, top_k=memory_config.top_k)
+    return fold(objects, memory_config=memory_config, init=init, loss=loss, read=read)
 
 
 def fold(
     objects: ObjectNet, *, memory_config: MemoryConfig, init: Callable[..., Variables], loss: Callable[..., LossOutput],
-    read_frames: Callable[[FrameMemory, Look], Float[Array, "o p d"]] | None = None,
+    read: Callable[[FrameMemory, LongTermMemory | None, Look],
+                   tuple[Float[Array, "o p d"], FrameMemory, LongTermMemory | None]],
 ) -> System:  # fmt: skip
     """Builds the `System` of a net that runs for every object.
 
     Args:
       objects: the net.
-      memory_config: of prediction.
+      memory_config: of prediction; how it is read is not looked at.
       init: as the contract has it.
       loss: as the contract has it.
-      read_frames: what each object's memory says to each place of a frame; by `similarity`, and with prototypes, if
-        None.
+      read: what each object's memory says to each place of a frame, and the memory with what was noted of that.
     """
     net, value_width = objects.net, objects.value_width
 
@@ -137,26 +138,6 @@ def fold(
             told=_labels(masks), age=jnp.int32(0), latest=jnp.int32(-memory_config.every),
         )  # fmt: skip
 
-    def read(memory: _Memory, look: Look) -> tuple[Float[Array, "o p d"], FrameMemory, LongTermMemory | None]:
-        """Asks the whole memory, and notes what was read."""
-        frames, long = memory.frames, memory.long
-        if read_frames is not None:
-            return read_frames(frames, look), frames, long
-        keys = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), frames.keys._replace(selection=None))
-        places, num_objects = frames.usage.shape[1], len(frames.valid)
-        values = frames.values.reshape(num_objects, -1, value_width)
-        valid = jnp.repeat(frames.valid, places, axis=1)
-        if long is not None:
-            keys = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), keys, long.keys)
-            values = jnp.concatenate([values, long.values], axis=1)
-            valid = jnp.concatenate([valid, long.valid], axis=1)
-        found = read_memory(similarity(flat_keys(look.keys), keys), values, valid=valid, top_k=memory_config.top_k)
-        if long is not None:
-            usage = found.usage[: frames.usage.size].reshape(frames.usage.shape)
-            frames = frames._replace(usage=frames.usage + usage, life=frames.life + 1)
-            long = long._replace(usage=long.usage + found.usage[frames.usage.size :], life=long.life + 1)
-        return found.values, frames, long
-
     def predict(variables: Variables, memory: _Memory, frame: Frame) -> tuple[_Memory, Prediction]:
         size, image = frame.image.shape[:2], fit(frame.image, net.normalization[0])
         told = jnp.where(memory.age == 0, memory.told, 0)
@@ -170,7 +151,7 @@ def fold(
         look = look_at(variables, image)
 
         def find() -> tuple[Any, ...]:
-            values, frames, long = read(memory, look)
+            values, frames, long = read(memory.frames, memory.long, look)
             logits, hidden = objects.segment(variables, image, look, values, memory.hidden, alive=alive)
             return jax.nn.softmax(logits), frames, long, hidden
 
@@ -206,6 +187,26 @@ def fold(
         return memory, Prediction(tell_masks(full, told))
 
     return System(init, loss, predict, start, needs=("masks",), told_anytime=True)
+
+
+def _read_by_similarity(
+    frames: FrameMemory, long: LongTermMemory | None, look: Look, *, top_k: int | None
+) -> tuple[Float[Array, "o p d"], FrameMemory, LongTermMemory | None]:
+    """Asks frames and prototypes at once, and notes what was read."""
+    keys = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), frames.keys._replace(selection=None))
+    places, num_objects = frames.usage.shape[1], len(frames.valid)
+    values = frames.values.reshape(num_objects, -1, frames.values.shape[-1])
+    valid = jnp.repeat(frames.valid, places, axis=1)
+    if long is not None:
+        keys = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), keys, long.keys)
+        values = jnp.concatenate([values, long.values], axis=1)
+        valid = jnp.concatenate([valid, long.valid], axis=1)
+    found = read_memory(similarity(flat_keys(look.keys), keys), values, valid=valid, top_k=top_k)
+    if long is not None:
+        usage = found.usage[: frames.usage.size].reshape(frames.usage.shape)
+        frames = frames._replace(usage=frames.usage + usage, life=frames.life + 1)
+        long = long._replace(usage=long.usage + found.usage[frames.usage.size :], life=long.life + 1)
+    return found.values, frames, long
 
 
 def _labels(masks: Masks) -> UInt8[Array, "h w"]:
