@@ -15,7 +15,7 @@ def small_net(encoder: BackboneName = "efficientnet_lite0") -> MaskVOSConfig:
     (`experiments/mask_vos.py`).
     """
     net = MaskVOSNetConfig(encoder=encoder, value_encoder=encoder, key_width=64, value_width=64,
-                           decoder_widths=(96, 64, 48))  # fmt: skip
+                           decoder_widths=(96, 64, 48), residual=True)  # fmt: skip
     return MaskVOSConfig(net=net, memory=PropagationConfig(context=7, short_side=256, rounds=0))
 
 

@@ -241,4 +241,5 @@ def _decoded(
         background = 1 - coarse.sum(axis=-1, keepdims=True)
         best = jnp.argmax(jnp.concatenate([background, coarse], axis=-1), axis=-1)
         coarse = jax.nn.one_hot(best, 1 + coarse.shape[-1])[..., 1:]
-    return objects.refine(variables, image, look, found[..., :-1], resize(coarse, image.shape[:2]), alive=alive)
+    coarse = resize(coarse, image.shape[:2])
+    return objects.refine(variables, image, look, found[..., :-1], coarse, coarse, alive=alive)

@@ -18,6 +18,7 @@ from jaxvos.typing import Masks, Variables
 __all__ = ["MaskVOSNet", "MaskVOSNetConfig", "MaskVOSObjects"]
 
 _LEAST = 1e-7
+_SURE = 0.02  # log-odds of 4, which a decoder can overcome
 _norm = functools.partial(nn.BatchNorm, momentum=0.9)
 
 
@@ -43,6 +44,9 @@ class MaskVOSNetConfig:
     """Channels of the decoder: of what it is given, at stride 8, and at stride 4."""
     coarse_branch: bool = True
     """Decode what the coarse mask's value says beside what the memory's says; without it there is no refinement."""
+    residual: bool = False
+    """What is decoded corrects the coarse mask, as log-odds, rather than being the mask; a decoder that has learned
+    nothing yet then changes nothing. (The released code averages the two.)"""
 
 
 class MaskVOSNet(SpaceTimeNet):
@@ -145,7 +149,7 @@ class MaskVOSObjects(ObjectNet):
             background = jnp.clip(1 - coarse.sum(axis=-1, keepdims=True), 0, None)
             logits = jnp.log(jnp.clip(jnp.concatenate([background, coarse], axis=-1), _LEAST, None))
             return logits.at[..., 1:].set(jnp.where(alive, logits[..., 1:], -jnp.inf)), hidden
-        refine = functools.partial(self.refine, variables, image, look, readout[..., :-1], alive=alive)
+        refine = functools.partial(self.refine, variables, image, look, readout[..., :-1], coarse, alive=alive)
         logits = refine(coarse)
         if not self.net.config.coarse_branch:
             return logits, hidden
@@ -154,7 +158,7 @@ class MaskVOSObjects(ObjectNet):
 
     def refine(
         self, variables: Variables, image: Float[Array, "h w 3"], look: Look, values: Float[Array, "o y x d"],
-        masks: Float[Array, "h w o"], *, alive: Bool[Array, "o"],
+        coarse: Float[Array, "h w o"], masks: Float[Array, "h w o"], *, alive: Bool[Array, "o"],
     ) -> Float[Array, "h w k"]:  # fmt: skip
         """Logits over the background and all objects, of what the memory says and of the masks so far."""
 
@@ -163,6 +167,8 @@ class MaskVOSObjects(ObjectNet):
             seen = self.net.apply(variables, image, pair, look, None, method="remember")[0][..., :-1]  # pyright: ignore
             return self.net.apply(variables, look, value, seen, method="decode")  # pyright: ignore
 
-        found = jax.nn.sigmoid(resize(jnp.moveaxis(self.each(one, values, jnp.moveaxis(masks, -1, 0)), 0, -1),
-                                      image.shape[:2]))  # fmt: skip
-        return soft_aggregate(found, alive=alive)
+        decoded = jnp.moveaxis(self.each(one, values, jnp.moveaxis(masks, -1, 0)), 0, -1)
+        logits = resize(decoded, image.shape[:2])
+        if self.net.config.residual:
+            logits += jax.scipy.special.logit(jnp.clip(coarse, _SURE, 1 - _SURE))
+        return soft_aggregate(jax.nn.sigmoid(logits), alive=alive)

@@ -181,12 +181,29 @@ def test_rounds_encode_and_decode_what_the_round_before_said():
     found, _ = objects.segment(variables, picture, look, readout, None, alive=alive)
     values = readout[..., :-1].reshape(3, *MAP, 8)
     coarse = readout[..., -1].reshape(3, *MAP) * alive[:, None, None]
-    masks = resize(jnp.moveaxis(coarse, 0, -1), SIZE)
+    coarse = masks = resize(jnp.moveaxis(coarse, 0, -1), SIZE)
     for _ in range(rounds):
-        logits = objects.refine(variables, picture, look, values, masks, alive=alive)
+        logits = objects.refine(variables, picture, look, values, coarse, masks, alive=alive)
         masks = jax.nn.softmax(logits)[..., 1:]
     np.testing.assert_allclose(jax.nn.softmax(found), jax.nn.softmax(logits), atol=1e-5)
     assert np.all(jax.nn.softmax(found)[..., 2] == 0)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_decoder_that_says_nothing_leaves_a_residual_mask_as_it_is(residual):
+    objects = MaskVOSObjects(MaskVOSNet(dataclasses.replace(NET, residual=residual)), 4, 2)
+    params = _variables(BASE)["params"]
+    silent = {**params["decoder"], "pred": jax.tree.map(jnp.zeros_like, params["decoder"]["pred"])}
+    variables = {**_variables(BASE), "params": {**params, "decoder": silent}}
+    picture = jnp.array(image(0, 1, size=SIZE))
+    look = jax.tree.map(lambda x: x[0], objects.look(variables, picture[None]))
+    coarse = np.random.default_rng(0).random((1, *MAP)).astype(np.float32)
+    readout = jnp.concatenate([jnp.ones((1, 24, 8)), coarse.reshape(1, 24, 1)], axis=-1)
+    found = objects.segment(variables, picture, look, readout, None, alive=jnp.ones(1, bool))[0]
+    masks, expected = jax.nn.softmax(found)[..., 1], np.asarray(resize(jnp.array(coarse[0, ..., None]), SIZE))[..., 0]
+    clear = np.abs(expected - 0.5) > 1e-4
+    assert (((masks > 0.5) == (expected > 0.5))[clear].all()) == residual
+    assert residual or np.ptp(masks) < 1e-6
 
 
 def test_without_masks_there_is_nothing_to_follow():
@@ -485,7 +502,7 @@ COMPUTED = {"backend": "dense", "chunk": 5, "slots": 1}  # how, and not what
 def test_the_tables_of_options_are_complete():
     names = lambda config: {field.name for field in dataclasses.fields(config)}  # noqa: E731
     assert set(OBJECTIVE) == names(MaskVOSLossConfig)
-    assert set(NETS) == names(MaskVOSNetConfig)
+    assert set(NETS) | {"residual"} == names(MaskVOSNetConfig)
     assert set(MEMORY) | set(COMPUTED) == names(PropagationConfig)
     assert names(MaskVOSConfig) == {"net", "memory", "objective"}
 
@@ -529,7 +546,7 @@ def _answer(config):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "value"), _pairs(NETS))
+@pytest.mark.parametrize(("name", "value"), [*_pairs(NETS), ("residual", True)])
 def test_every_option_of_the_net_changes_the_answer(name, value):
     before, after = _answer(BASE), _answer(evolve(BASE, net={name: value}))
     assert np.isfinite(after).all() and np.abs(after - before).max() > 1e-3
