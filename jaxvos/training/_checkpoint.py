@@ -67,13 +67,13 @@ class Checkpoints:
         }
         self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
-    def restore(self, step: int, abstract: TrainState, sharding: jax.sharding.Sharding) -> TrainState:
-        """Reads a state onto the devices.
+    def restore(self, step: int, abstract: TrainState, shardings: TrainState) -> TrainState:
+        """Reads a state onto the devices, whichever it was saved from.
 
         Args:
             step: which.
             abstract: shapes of the state.
-            sharding: where it shall live.
+            shardings: where each leaf shall live.
 
         Raises:
             InputError: if the checkpoint is that of another configuration, naming the first parameter that differs.
@@ -83,20 +83,25 @@ class Checkpoints:
         for item, leaves in want.items():
             _check_same(saved[item].tree, leaves, f"{self._folder}/{step}")
 
-        located = ocp.ArrayRestoreArgs(sharding=sharding)
+        located = {"variables": flatten(shardings.variables), "trainer": _trainer(shardings)}
         items = {
-            item: ocp.args.PyTreeRestore(restore_args=jax.tree.map(lambda _: located, leaves))
-            for item, leaves in want.items()
+            item: ocp.args.PyTreeRestore(
+                restore_args={name: ocp.ArrayRestoreArgs(sharding=sharding) for name, sharding in leaves.items()}
+            )
+            for item, leaves in located.items()
         }
         found = self._manager.restore(step, args=ocp.args.Composite(**items))
         variables = [found["variables"][name] for name in want["variables"]]
         trainer = found["trainer"]
-        opt_state = [trainer[f"opt_state/{name}"] for name in flatten(abstract.opt_state)]
+        rest = {
+            part: jax.tree.unflatten(jax.tree.structure(tree), [trainer[f"{part}/{name}"] for name in flatten(tree)])
+            for part, tree in (("opt_state", abstract.opt_state), ("average", abstract.average))
+        }
         return TrainState(
             step=trainer["step"],
             variables=jax.tree.unflatten(jax.tree.structure(abstract.variables), variables),
-            opt_state=jax.tree.unflatten(jax.tree.structure(abstract.opt_state), opt_state),
             key=jax.random.wrap_key_data(trainer["key"]),
+            **rest,
         )
 
     def close(self) -> None:
@@ -108,6 +113,8 @@ class Checkpoints:
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads the variables (as NumPy arrays) and the metadata of a run's latest checkpoint, or of one given directly.
+
+    Parameters are their running mean, if the run kept one.
 
     Args:
         folder: a run's folder, its `checkpoints`, or one of those.
@@ -121,11 +128,20 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         folder /= str(_latest_step(folder))
     if not (folder / "variables").is_dir():
         raise InputError(f"{folder.parent} holds no checkpoint")
-    handlers = _handlers()
-    tree = handlers["variables"].metadata(folder / "variables").tree
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-    variables = handlers["variables"].restore(folder / "variables", args=ocp.args.PyTreeRestore(restore_args=as_numpy))
-    return unflatten(variables), dict(handlers["metadata"].restore(folder / "metadata"))
+    variables = _read(folder / "variables", prefix="")
+    mean = _read(folder / "trainer", prefix="average/")
+    variables |= {name.replace("average", "params", 1): leaf for name, leaf in mean.items()}
+    return unflatten(variables), dict(_handlers()["metadata"].restore(folder / "metadata"))
+
+
+def _read(folder: Path, *, prefix: str) -> dict[str, Any]:
+    """The leaves whose names begin so, as NumPy arrays."""
+    handler = ocp.PyTreeCheckpointHandler()
+    leaves = {name: leaf for name, leaf in handler.metadata(folder).tree.items() if name.startswith(prefix)}
+    if not leaves:
+        return {}
+    as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in leaves}
+    return handler.restore(folder, args=ocp.args.PyTreeRestore(leaves, restore_args=as_numpy, partial_restore=True))
 
 
 def _latest_step(folder: Path) -> int | None:
@@ -136,10 +152,13 @@ def _latest_step(folder: Path) -> int | None:
 
 
 def _trainer(state: TrainState) -> dict[str, Any]:
-    """All but the variables, with flat names; an abstract state gives an abstract answer."""
-    abstract = isinstance(state.step, jax.ShapeDtypeStruct)
-    key = jax.eval_shape(jax.random.key_data, state.key) if abstract else jax.random.key_data(state.key)
-    return {"step": state.step, "key": key, **flatten({"opt_state": state.opt_state})}
+    """All but the variables, with flat names; an abstract state, or one of shardings, gives such an answer."""
+    key = state.key
+    if isinstance(key, jax.ShapeDtypeStruct):
+        key = jax.eval_shape(jax.random.key_data, key)
+    elif isinstance(key, jax.Array):
+        key = jax.random.key_data(key)
+    return {"step": state.step, "key": key, **flatten({"opt_state": state.opt_state, "average": state.average})}
 
 
 def _rank(metrics: Mapping[str, float], *, name: str, sign: float) -> float:

@@ -1,6 +1,6 @@
 """What the loop asks at every turn, and what it says when the answer is bad."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from jaxvos.errors import InputError
 from jaxvos.system import Clip
 from jaxvos.training._paths import flatten
 
-__all__ = ["check_closed", "check_metrics", "clip_shapes", "finite_means", "is_due", "next_clip"]
+__all__ = ["check_metrics", "clip_shapes", "closed", "finite_means", "is_due", "next_clip"]
 
 
 def next_clip(batches: Iterator[Clip], step: int) -> Clip:
@@ -49,12 +49,19 @@ def check_metrics(metrics: Mapping[str, float], best_metric: str | None) -> None
         raise InputError(f"best_metric '{best_metric}' is none of the evaluation's: {', '.join(metrics)}")
 
 
-def check_closed(before: Any, after: Any) -> None:
-    """Raises TypeError if a step does not give back a state of the shapes it was given."""
-    old, new = ({name: f"{x.dtype}{list(x.shape)}" for name, x in flatten(tree).items()} for tree in (before, after))
-    for name in [*old, *(name for name in new if name not in old)]:
-        if old.get(name) != new.get(name):
-            raise TypeError(
-                f"the system's loss changes the state: {name} is {old.get(name, 'absent')} before a step "
-                f"and {new.get(name, 'absent')} after it"
-            )
+def closed(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a step that raises TypeError, when it is traced, if it gives back a state of other shapes than it took."""
+
+    def checked(state: Any, clip: Clip) -> Any:
+        result = step(state, clip)
+        old, new = ({name: f"{x.dtype}{list(x.shape)}" for name, x in flatten(tree).items()}
+                    for tree in (state, result[0]))  # fmt: skip
+        for name in [*old, *(name for name in new if name not in old)]:
+            if old.get(name) != new.get(name):
+                raise TypeError(
+                    f"the system's loss changes the state: {name} is {old.get(name, 'absent')} before a step "
+                    f"and {new.get(name, 'absent')} after it"
+                )
+        return result
+
+    return checked

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from jaxvos.errors import InputError
 
-__all__ = ["ExperimentConfig", "OptimizerConfig", "TrainingConfig", "evolve"]
+__all__ = ["ExperimentConfig", "HostsConfig", "OptimizerConfig", "ParallelConfig", "TrainingConfig", "evolve"]
 
 _ConfigT = TypeVar("_ConfigT")
 
@@ -54,6 +54,23 @@ class OptimizerConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """How a run is laid out on the devices of all processes. The numbers are those of one device, but for the order of
+    sums."""
+
+    model: int = 1
+    """Devices of one process that share the largest kernels; groups of so many split the batch."""
+    split_optimizer: bool = False
+    """Split the optimizer's moments over the devices that split the batch, rather than have a copy on each."""
+    min_split: int = 2**16
+    """Arrays of fewer entries are copied to every device, whatever is split."""
+
+    def __post_init__(self):
+        for name in ("model", "min_split"):
+            _check(getattr(self, name) >= 1, f"parallel.{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """What `fit` does."""
 
@@ -61,6 +78,18 @@ class TrainingConfig:
     """Updates in all, those before a resume included."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """How gradients become updates."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the layers of the net; parameters, running statistics, solvers and losses are float32 either way."""
+    accumulate: int = 1
+    """Parts of a batch that are computed one after the other; their gradients are averaged before the one update."""
+    remat: tuple[str, ...] = ()
+    """Regexes of modules, such as `encoder/layer3_.*`, whose inside is not kept for the gradient but computed again."""
+    ema: float | None = None
+    """Decay of a running mean of the parameters; where there is one it is evaluated, and what a finished run gives."""
+    parallel: ParallelConfig = ParallelConfig()
+    """How the devices share the work."""
+    profile: tuple[int, int] | None = None
+    """First and last step that JAX's profiler traces, into the folder `profile` of the run."""
     seed: int = 0
     """Seed of the initial parameters and of all randomness inside the loss."""
     init_from: Path | None = None
@@ -86,9 +115,37 @@ class TrainingConfig:
     def __post_init__(self):
         _check(self.patience is None or (self.best_metric is not None and self.eval_every is not None),
                "patience needs evaluations and their best_metric: set eval_every and best_metric")  # fmt: skip
-        for name in ("num_steps", "log_every", "checkpoint_every", "keep", "eval_every", "patience"):
+        _check(self.ema is None or 0 < self.ema < 1, f"ema must lie between 0 and 1, not {self.ema}")
+        _check(self.profile is None or 1 <= self.profile[0] <= self.profile[1],
+               f"profile must be a first and a last step, from 1 on, not {self.profile}")  # fmt: skip
+        for name in ("num_steps", "accumulate", "log_every", "checkpoint_every", "keep", "eval_every", "patience"):
             value = getattr(self, name)
             _check(value is None or value >= 1, f"{name} must be at least 1, not {value}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HostsConfig:
+    """The processes of a run, the same command in each. They see one another's folders, or at least the workdir."""
+
+    coordinator: str | None = None
+    """Address of process 0, HOST:PORT; with it, the two numbers below."""
+    num_processes: int | None = None
+    """Processes in all."""
+    process_id: int | None = None
+    """Which one this is, from 0."""
+    detect: bool = False
+    """Take all three from the cluster (Slurm, Open MPI, Kubernetes, Cloud TPU), as JAX finds them."""
+    timeout: int = 100
+    """Seconds without a sign of life of a process after which the others end, with a message."""
+
+    def __post_init__(self):
+        told = [value is not None for value in (self.coordinator, self.num_processes, self.process_id)]
+        _check(all(told) or not any(told), "hosts wants coordinator, num_processes and process_id, or none of them")
+        _check(not (self.detect and any(told)), "hosts.detect finds what is told beside it: leave one of them out")
+        if self.num_processes is not None and self.process_id is not None:
+            known = 0 <= self.process_id < self.num_processes
+            _check(known, f"hosts.process_id {self.process_id} is none of {self.num_processes}: count from 0")
+        _check(self.timeout >= 1, f"hosts.timeout must be at least 1 second, not {self.timeout}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,6 +156,10 @@ class ExperimentConfig:
     """Folder of this run: configuration, log and checkpoints; a run that was stopped goes on from there."""
     training: TrainingConfig = TrainingConfig()
     """Steps, optimizer, log and checkpoints."""
+    hosts: HostsConfig = HostsConfig()
+    """Where the run has more than one process."""
+    compile_cache: Path | None = None
+    """Folder where compiled programs are kept, for the next start of the same run."""
 
 
 def evolve(config: _ConfigT, **changes: Any) -> _ConfigT:

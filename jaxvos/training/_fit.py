@@ -12,15 +12,17 @@ import jax
 from jaxvos.errors import InputError
 from jaxvos.system import Clip, System
 from jaxvos.training._checkpoint import Checkpoints
-from jaxvos.training._checks import check_closed, check_metrics, clip_shapes, finite_means, is_due, next_clip
+from jaxvos.training._checks import check_metrics, clip_shapes, closed, finite_means, is_due, next_clip
 from jaxvos.training._config import TrainingConfig
 from jaxvos.training._initial import override_variables, warm_start
+from jaxvos.training._layers import compute_in_bfloat16, recompute
 from jaxvos.training._optimizer import make_optimizer
 from jaxvos.training._plateau import Plateau
 from jaxvos.training._prefetch import prefetch
+from jaxvos.training._profile import Profile
 from jaxvos.training._progress import Progress
 from jaxvos.training._provenance import as_json, describe_run
-from jaxvos.training._sharding import make_mesh, place, replicated, shard_clip
+from jaxvos.training._sharding import make_mesh, on_this_process, place, shard_clip, state_shardings
 from jaxvos.training._signals import note_stop_signals
 from jaxvos.training._state import TrainState, create_state
 from jaxvos.training._step import all_finite, train_step
@@ -35,7 +37,8 @@ __all__ = ["Data", "Evaluate", "fit"]
 Data = Callable[[int], Iterator[Clip]]
 
 # From variables and the number of updates done to named numbers. It must copy what it wants to keep of the variables:
-# the next update reuses their memory.
+# the next update reuses their memory. With several processes each calls it, with copies of its own; where each looks at
+# its share of the data (`process_share`), `merge_scores` makes the numbers of all of them.
 Evaluate = Callable[[Variables, int], Mapping[str, float]]
 
 
@@ -67,7 +70,7 @@ def fit(
 
     Returns:
         The state after `config.num_steps` updates; with `config.patience` perhaps after fewer, with the variables that
-        were evaluated best.
+        were evaluated best. With `config.ema` its parameters are their running mean.
 
     Raises:
         InputError: if configuration, data or checkpoint do not fit the system.
@@ -76,8 +79,7 @@ def fit(
     """
     with contextlib.ExitStack() as stack:
         # ---- mesh ----------------------------------------------------------------------------------------------
-        mesh = make_mesh()
-        everywhere = replicated(mesh)
+        mesh = make_mesh(config.parallel.model)
         leader = jax.process_index() == 0
         say = print if progress and leader else lambda message: None
 
@@ -94,7 +96,8 @@ def fit(
             saved_step = checkpoints.latest_step()
         start = saved_step or 0
         clips = data(min(start, config.num_steps - 1))
-        batches = stack.enter_context(prefetch(clips, functools.partial(shard_clip, mesh=mesh)))
+        lift = functools.partial(shard_clip, mesh=mesh, parts=config.accumulate)
+        batches = stack.enter_context(prefetch(clips, lift))
         first = next_clip(batches, start)
         shapes = clip_shapes(first)
 
@@ -102,15 +105,17 @@ def fit(
         key = jax.random.key(config.seed)
         params = jax.eval_shape(system.init, key, first)["params"]
         tx = make_optimizer(config.optimizer, params, config.num_steps)
-        create = functools.partial(create_state, system=system, tx=tx)
+        create = functools.partial(create_state, system=system, tx=tx, averaged=config.ema is not None)
         abstract = jax.eval_shape(create, key, first)
+        shardings = state_shardings(abstract, mesh, config.parallel)
+        everywhere = shardings.step
 
         # ---- create or restore ---------------------------------------------------------------------------------
         if checkpoints is not None and saved_step is not None:
-            state = checkpoints.restore(saved_step, abstract, everywhere)
+            state = checkpoints.restore(saved_step, abstract, shardings)
             say(f"going on from step {saved_step} of {workdir}")
         else:
-            state = jax.jit(create, out_shardings=everywhere)(key, first)
+            state = jax.jit(create, out_shardings=shardings)(key, first)
             initial = state.variables
             if variables is not None:
                 initial = override_variables(initial, variables)
@@ -118,17 +123,22 @@ def fit(
                 initial, summary = warm_start(initial, config.init_from)
                 say(f"starting from {summary}")
             if initial is not state.variables:
-                state = state._replace(variables=place(initial, everywhere))
+                state = state._replace(variables=place(initial, shardings.variables))
+                if state.average is not None:
+                    state = state._replace(average=place(initial["params"], shardings.average))
         if start >= config.num_steps:
-            return state
+            return state._replace(variables=state.result)
 
         # ---- compile, once -------------------------------------------------------------------------------------
         began = time.perf_counter()
-        update = functools.partial(train_step, system=system, tx=tx, frozen=config.optimizer.frozen)
-        lowered = jax.jit(update, donate_argnums=0, out_shardings=everywhere).lower(state, first)
-        check_closed(abstract, lowered.out_info[0])
-        step_fn = lowered.compile()  # from here on another shape is an error, never a second compilation
-        is_finite = jax.jit(all_finite)
+        loss = recompute(system.loss, config.remat) if config.remat else system.loss
+        loss = compute_in_bfloat16(loss) if config.precision == "bfloat16" else loss
+        update = functools.partial(train_step, system=system._replace(loss=loss), tx=tx, ema=config.ema,
+                                   frozen=config.optimizer.frozen, accumulate=config.accumulate)  # fmt: skip
+        jitted = jax.jit(closed(update), donate_argnums=0, out_shardings=(shardings, everywhere))
+        # from here on another shape is an error, never a second compilation
+        step_fn = jitted.lower(state, first).compile()
+        is_finite = jax.jit(all_finite, out_shardings=everywhere)
         compile_seconds = time.perf_counter() - began
         say(f"compiled the step in {compile_seconds:.1f} s for {mesh.size} x {mesh.devices.flat[0].device_kind}")
 
@@ -139,6 +149,7 @@ def fit(
             stack.callback(log.close)
         plateau = Plateau(patience=config.patience, min_delta=config.min_delta, mode=config.best_mode)
         request = stack.enter_context(note_stop_signals(enabled=checkpoints is not None))
+        profile = stack.enter_context(Profile(workdir, config.profile if leader else None))
         bar = Progress(start, config.num_steps, first.images.shape[0], shown=progress)
         stack.callback(bar.close)
         extra = {"compile_seconds": compile_seconds}
@@ -149,15 +160,17 @@ def fit(
             clip = next_clip(batches, step - 1)
             if clip_shapes(clip) != shapes:
                 raise InputError(f"the batch of step {step} holds {clip_shapes(clip)}; those before held {shapes}")
+            profile.before(step)
             state, scalars = step_fn(state, clip)
             pending.append(scalars)
             jax.block_until_ready(pending[-2:][0])  # the host runs at most one step ahead
             bar.step()
+            profile.after(step)
 
             last, over = step == config.num_steps, False
             evaluating = evaluate is not None and (last or is_due(config.eval_every, step))
             ranking = evaluating and config.best_metric is not None
-            stopping = request.signal is not None
+            stopping = request.agreed(step)
             saving = last or stopping or ranking or is_due(config.checkpoint_every, step)
             if not (saving or evaluating or is_due(config.log_every, step)):
                 continue
@@ -172,9 +185,9 @@ def fit(
             bar.pause()
             metrics = None
             if evaluate is not None and evaluating:
-                metrics = {name: float(value) for name, value in evaluate(state.variables, step).items()}
+                metrics = {name: float(value) for name, value in evaluate(on_this_process(state.result), step).items()}
                 check_metrics(metrics, config.best_metric)
-                over = ranking and plateau.update(metrics[str(config.best_metric)], state.variables)
+                over = ranking and plateau.update(metrics[str(config.best_metric)], state.result)
                 if log is not None:
                     log.write(step, {f"eval/{name}": value for name, value in metrics.items()})
             if saving and not is_finite(state.variables):
@@ -189,4 +202,4 @@ def fit(
         if request.signal is not None:
             say(f"stopped by signal {request.signal} after step {step}; saving it in {workdir}")
             raise SystemExit(128 + request.signal)
-        return state if plateau.variables is None else state._replace(variables=plateau.variables)
+        return state._replace(variables=state.result if plateau.variables is None else plateau.variables)

@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
 import tyro
 
 from jaxvos.errors import InputError, exit_on_input_error
 from jaxvos.files import atomic_path
 from jaxvos.training._config import ExperimentConfig
+from jaxvos.training._hosts import connect
 from jaxvos.training._provenance import as_json, describe_run
 
 __all__ = ["launch", "parse"]
@@ -22,7 +24,8 @@ __all__ = ["launch", "parse"]
 _T = TypeVar("_T")
 _ConfigT = TypeVar("_ConfigT", bound=ExperimentConfig)
 _SCHEDULE = ("num_steps", "log_every", "checkpoint_every", "keep", "eval_every")
-_MAY_CHANGE = ("workdir", *(f"training.{name}" for name in _SCHEDULE))
+_LAYOUT = ("parallel.model", "parallel.split_optimizer", "parallel.min_split", "remat", "profile")
+_MAY_CHANGE = ("workdir", "compile_cache", *(f"training.{name}" for name in _SCHEDULE + _LAYOUT))
 
 
 def launch(
@@ -31,8 +34,9 @@ def launch(
     """Runs `main` on a preset, changed by options: `python experiments/x.py PRESET --training.optimizer.lr 3e-4`.
 
     The resolved configuration is written to `config.json` in the workdir, with commit, versions and device. Wrong
-    input of any kind is one line on stderr and exit code 2, and leaves nothing behind. On many hosts, call
-    `jax.distributed.initialize()` first.
+    input of any kind is one line on stderr and exit code 2, and leaves nothing behind. On many hosts the same command
+    runs on each, with `--hosts.coordinator HOST:PORT --hosts.num-processes N --hosts.process-id I`, or
+    `--hosts.detect`.
 
     Args:
         presets: name -> (one line of description, configuration).
@@ -47,6 +51,9 @@ def launch(
         return
     with exit_on_input_error():
         config = _parse_preset(presets, args, story)
+        connect(config.hosts)
+        if config.compile_cache is not None:
+            jax.config.update("jax_compilation_cache_dir", str(config.compile_cache.resolve()))
         with _claimed(config):
             main(config)
 
@@ -132,6 +139,9 @@ def _claimed(config: ExperimentConfig):
     is_new = not path.exists()
     if not is_new:
         _check_same(json.loads(path.read_text())["config"], resolved, config.workdir)
+    if jax.process_index() > 0:
+        yield
+        return
     made = [folder for folder in (config.workdir, *config.workdir.parents) if not folder.exists()]
     with atomic_path(path) as partial:
         partial.write_text(json.dumps({"config": resolved, **describe_run()}, indent=2) + "\n")
@@ -149,7 +159,7 @@ def _check_same(theirs: dict[str, Any], ours: dict[str, Any], workdir: Path) -> 
     theirs, ours = _fields(theirs), _fields(ours)
     for name in [*ours, *(name for name in theirs if name not in ours)]:
         there, here = theirs.get(name, "absent"), ours.get(name, "absent")
-        if there != here and name not in _MAY_CHANGE:
+        if there != here and name not in _MAY_CHANGE and not name.startswith("hosts."):
             raise InputError(
                 f"{workdir} holds a run of another configuration: {name} is {there} there and {here} here; "
                 "choose another --workdir"
