@@ -214,7 +214,8 @@ def _propagation() -> Model:
     blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract_variables(system))
     start = jax.tree.map(jnp.asarray, pretrained_start(system, {"encoder": net.encoder}, "imagenet"))
     variables = {part: {**blank[part], **start[part]} for part in blank}
-    return Model(IMAGENET, system, variables, config, {"data": "ImageNet", "licence": "Apache-2.0"})
+    story = {"system": "mask_vos", "data": "ImageNet", "licence": "Apache-2.0"}
+    return Model(IMAGENET, system, variables, config, story)
 
 
 def _embedded(name: str) -> Path | None:

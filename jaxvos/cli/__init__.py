@@ -15,6 +15,7 @@ from jaxvos.cli._clusters import DrawClusters
 from jaxvos.cli._datasets import ListDatasets, PrepareDataset
 from jaxvos.cli._demo import Demo
 from jaxvos.cli._evaluate import DESCRIPTION, Evaluate
+from jaxvos.cli._export import Export
 from jaxvos.cli._fit import Fit
 from jaxvos.cli._flow import EstimateFlow
 from jaxvos.cli._proposals import Propose
@@ -50,6 +51,7 @@ _COMMANDS: Mapping[str, _Command | _Group] = {
     "flow": _Command(EstimateFlow),
     "fit": _Command(Fit),
     "clusters": _Command(DrawClusters),
+    "export": _Command(Export),
     "evaluate": _Command(Evaluate, DESCRIPTION),
     "submit": _Command(Submit),
     "datasets": _Group(
