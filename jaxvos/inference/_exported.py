@@ -3,12 +3,12 @@
 Whoever has the file needs `pip install jax flatbuffers` and these lines; images are float32 in [0, 1]:
 
     import io, json, zipfile
-    import jax, numpy as np
+    import jax, jax.export, numpy as np
 
     with zipfile.ZipFile("stcn.zip") as file:
         read = lambda name: jax.jit(jax.export.deserialize(file.read(f"{name}.exported")).call)
         start, predict, about = read("start"), read("predict"), json.loads(file.read("about.json"))
-        variables = dict(np.load(io.BytesIO(file.read("variables.npz"))))
+        variables = jax.device_put(dict(np.load(io.BytesIO(file.read("variables.npz")))))
     memory = start(variables, {"image": images[0]}, masks)    # without `masks` where about.json names none
     for image in images:                                      # the first one as well
         memory, answer = predict(variables, memory, {"image": image})
