@@ -181,12 +181,13 @@ def main(config: Config) -> None:
     system = dmm_net(config.system)
     batches, _ = object_batches(config.data, seed=config.training.seed)
     state = fit(system, batches, config.training, workdir=config.workdir, variables=_start(config))
-    if config.workdir is None:
+    folder = config.results
+    if folder is None:
         return
-    plot_curves(config.workdir / "curves.png", read_log(config.workdir), title="DMM-Net")
+    plot_curves(folder / "curves.png", read_log(folder), title="DMM-Net")
     start = config.training.init_from
     save_run(
-        config.workdir, state.variables, system=config.system_name, config=config.system, data=config.data.origin,
+        folder, state.variables, system=config.system_name, config=config.system, data=config.data.origin,
         licence=config.data.licence, started_from={"weights": config.weights, "init_from": start and str(start)},
     )  # fmt: skip
 

@@ -122,12 +122,13 @@ def main(config: Config) -> None:
         system, batches, config.training, workdir=config.workdir, variables=_start(config),
         evaluate=proposal_scores(system, held_out, size=config.system.input_size) if held_out else None,
     )  # fmt: skip
-    if config.workdir is None:
+    folder = config.results
+    if folder is None:
         return
-    plot_curves(config.workdir / "curves.png", read_log(config.workdir), title="Mask R-CNN")
+    plot_curves(folder / "curves.png", read_log(folder), title="Mask R-CNN")
     start = config.training.init_from
     save_run(
-        config.workdir, state.variables, system=config.system_name, config=config.system, data=config.data.origin,
+        folder, state.variables, system=config.system_name, config=config.system, data=config.data.origin,
         licence=config.data.licence,
         started_from=dataclasses.asdict(config.weights) | {"init_from": start and str(start)},
     )  # fmt: skip

@@ -108,12 +108,13 @@ def main(config: Config) -> None:
         variables=None if config.weights is None else pwc_net_from_torch(read_torch(config.weights)),
         evaluate=lambda variables, step: {"epe": np.mean([flow_error(system, variables, clip) for clip in held_out])},
     )  # fmt: skip
-    if config.workdir is None:
+    folder = config.results
+    if folder is None:
         return
-    plot_curves(config.workdir / "curves.png", read_log(config.workdir), title="PWC-Net")
+    plot_curves(folder / "curves.png", read_log(folder), title="PWC-Net")
     start, seen = config.training.init_from, ", ".join(" ".join(pair) for pair in config.data.sets)
     save_run(
-        config.workdir, state.variables, system=config.system_name, config=config.system,
+        folder, state.variables, system=config.system_name, config=config.system,
         data=seen or "synthetic clips", licence=f"as the data: trained on {seen}" if seen else "Apache-2.0",
         started_from={"weights": config.weights, "init_from": start and str(start)},
     )  # fmt: skip

@@ -176,8 +176,8 @@ def main(config: Config) -> None:
         phases = [("joint", config.training, flow, judge, ())]
     for name, training, batches, evaluate, frozen in phases:
         variables = run_phase(config, name, system, training, batches, evaluate, frozen, variables)
-    if config.workdir is not None and variables is not None:
-        _save(config, config.workdir / "model.safetensors", variables)
+    if config.results is not None and variables is not None:
+        _save(config, config.results / "model.safetensors", variables)
 
 
 def run_phase(
@@ -191,7 +191,7 @@ def run_phase(
     training = evolve(training, optimizer={"frozen": (*training.optimizer.frozen, *frozen)})
     state = fit(system, batches, training, workdir=folder, variables=variables, evaluate=evaluate)
     variables = jax.device_get(state.variables)
-    if folder is not None:
+    if folder is not None and config.results is not None:
         plot_curves(folder / "curves.png", read_log(folder), title=f"SegFlow, {name}")
         _save(config, folder / "model.safetensors", variables)
     return variables

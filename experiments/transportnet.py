@@ -113,12 +113,13 @@ def main(config: Config) -> None:
         system, batches, config.training, workdir=config.workdir, variables=_start(config),
         evaluate=None if held_out is None else lambda variables, step: held_out_scores(system, variables, held_out),
     )  # fmt: skip
-    if config.workdir is None:
+    folder = config.results
+    if folder is None:
         return
-    plot_curves(config.workdir / "curves.png", read_log(config.workdir), title="TransportNet")
+    plot_curves(folder / "curves.png", read_log(folder), title="TransportNet")
     davis, start = config.data.davis is not None, config.training.init_from
     save_run(
-        config.workdir, state.variables, system=config.system_name, config=config.system,
+        folder, state.variables, system=config.system_name, config=config.system,
         data=f"DAVIS-2016 train without {', '.join(config.data.held_out)}" if davis else "synthetic clips",
         licence="non-commercial: trained on DAVIS (CC BY-NC 4.0)" if davis else "Apache-2.0",
         started_from=dataclasses.asdict(config.weights) | {"init_from": start and str(start)},

@@ -105,12 +105,13 @@ PRESETS = {
 def main(config: Config) -> None:
     batches, _ = object_batches(config.data, seed=config.training.seed)
     state = fit(xmem(config.system), batches, config.training, workdir=config.workdir, variables=_start(config))
-    if config.workdir is None:
+    folder = config.results
+    if folder is None:
         return
-    plot_curves(config.workdir / "curves.png", read_log(config.workdir), title="XMem")
+    plot_curves(folder / "curves.png", read_log(folder), title="XMem")
     start = config.training.init_from
     save_run(
-        config.workdir, state.variables, system=config.system_name, config=config.system, data=config.data.origin,
+        folder, state.variables, system=config.system_name, config=config.system, data=config.data.origin,
         licence=config.data.licence, started_from={"weights": config.weights, "init_from": start and str(start)},
     )  # fmt: skip
 

@@ -23,6 +23,7 @@ from jaxvos.data._loader import clip_batches
 from jaxvos.data._masks import check_mask_size, check_objects, davis_palette, read_annotation, read_mask, write_mask
 from jaxvos.data._object_source import ObjectDataConfig, object_batches
 from jaxvos.data._prepared import PreparedSequence, open_dataset
+from jaxvos.data._processes import gather, share_of
 from jaxvos.data._proposal_cleaning import clean_proposals
 from jaxvos.data._proposals import read_proposals, write_proposals
 from jaxvos.data._rle import decode_rle, encode_rle
@@ -85,6 +86,7 @@ __all__ = [
     "flow_batches",
     "flow_from_folder",
     "flow_provider",
+    "gather",
     "jittered_proposals",
     "list_sequences",
     "load_frames",
@@ -101,6 +103,7 @@ __all__ = [
     "read_proposals",
     "read_videos",
     "sample_clip",
+    "share_of",
     "shuffled_batches",
     "static_clip",
     "synthetic_batch",

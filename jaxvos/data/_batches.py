@@ -12,6 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from jaxvos.data._flow import FlowProvider, flow_from_folder, with_flow
+from jaxvos.data._processes import rows_of
 from jaxvos.data._sequences import AnnotatedSequence
 from jaxvos.errors import InputError
 from jaxvos.files import atomic_path
@@ -104,17 +105,17 @@ def shuffled_batches(store: FrameStore, *, batch_size: int, seed: int, slots: in
 
     Args:
       store: the frames.
-      batch_size: frames in a batch.
+      batch_size: frames in a batch of all processes together.
       seed: of the order.
       slots: object slots `k`, background included; ids from `slots` on share the last slot.
     """
     count = len(store.images)
 
     def batches(start: int) -> Iterator[Clip]:
-        step, epoch, order = start, -1, np.arange(0)
+        step, epoch, order, rows = start, -1, np.arange(0), rows_of(batch_size)
         while True:
             picked = []
-            for position in range(step * batch_size, (step + 1) * batch_size):
+            for position in (step * batch_size + row for row in rows):
                 if position // count != epoch:
                     epoch = position // count
                     order = np.random.default_rng([seed, epoch]).permutation(count)

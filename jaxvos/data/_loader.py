@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxvos.data._batches import Batches
 from jaxvos.data._clips import ClipConfig, ClipSource, can_sample, sample_clip
+from jaxvos.data._processes import rows_of
 from jaxvos.errors import InputError
 from jaxvos.system import Clip
 
@@ -91,13 +92,7 @@ def threaded_batches(
         raise InputError(f"{batch_size} clips in a batch and {num_workers} workers: want one of each at least")
 
     def batches(start: int) -> Iterator[Clip]:
-        process = jax.process_index() if process_index is None else process_index
-        count = jax.process_count() if process_count is None else process_count
-        if batch_size % count or not 0 <= process < count:
-            raise InputError(
-                f"a batch of {batch_size} clips does not split over {count} processes, this being {process}"
-            )
-        rows = range(batch_size // count * process, batch_size // count * (process + 1))
+        rows = rows_of(batch_size, process_index, process_count)
         pending: collections.deque[list[Future[Clip]]] = collections.deque()
         pool = ThreadPoolExecutor(num_workers, thread_name_prefix="clips")
         try:

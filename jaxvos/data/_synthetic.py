@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from jaxvos.data._processes import rows_of
 from jaxvos.data._synthetic_film import degrade_flow, estimate_flow, expose, mask_edges
 from jaxvos.data._synthetic_scenes import SyntheticConfig, draw_scene, render
 from jaxvos.system import Clip
@@ -44,7 +45,9 @@ def synthetic_clip(seed: int | Sequence[int], config: SyntheticConfig) -> Synthe
     return _make_clip(_TRAINING, (seed,) if isinstance(seed, int) else tuple(seed), config)
 
 
-def synthetic_batch(seed: int, index: int, config: SyntheticConfig, *, batch_size: int) -> Clip:
+def synthetic_batch(
+    seed: int, index: int, config: SyntheticConfig, *, batch_size: int, rows: Sequence[int] | None = None
+) -> Clip:
     """Makes batch `index` of the endless data set `seed`, as NumPy arrays.
 
     Args:
@@ -52,21 +55,25 @@ def synthetic_batch(seed: int, index: int, config: SyntheticConfig, *, batch_siz
         index: which batch; nothing but `(seed, index)` decides its content, so training resumes anywhere.
         config: what the clips are made of.
         batch_size: clips per batch.
+        rows: those of its clips to make; all if None.
 
     Returns:
         A `Clip` with every field but `proposals` filled.
     """
-    clips = [synthetic_clip((seed, index, item), config) for item in range(batch_size)]
+    clips = [synthetic_clip((seed, index, item), config) for item in (range(batch_size) if rows is None else rows)]
     fields: dict[str, Any] = {name: np.stack([getattr(clip, name) for clip in clips]) for name in SyntheticClip._fields}
-    fields["valid"] = np.ones((batch_size, config.num_frames), bool)
+    fields["valid"] = np.ones((len(clips), config.num_frames), bool)
     return Clip(**fields)
 
 
 def synthetic_clips(config: SyntheticConfig, *, seed: int, batch_size: int, start: int = 0) -> Iterator[Clip]:
-    """Yields `synthetic_batch(seed, index, ...)` for index `start`, `start + 1`, ... without end."""
-    index = start
+    """Yields `synthetic_batch(seed, index, ...)` for index `start`, `start + 1`, ... without end.
+
+    With several processes each gets its rows of them.
+    """
+    index, rows = start, rows_of(batch_size)
     while True:
-        yield synthetic_batch(seed, index, config, batch_size=batch_size)
+        yield synthetic_batch(seed, index, config, batch_size=batch_size, rows=rows)
         index += 1
 
 

@@ -1,5 +1,6 @@
 """Scores of what is in memory: during training, over held-out videos, and of one sequence."""
 
+import functools
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -7,12 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
-from jaxvos.data import FrameStore
+from jaxvos.data import FrameStore, gather, share_of
 from jaxvos.errors import InputError
 from jaxvos.evaluation._objects import collect_objects, find_objects, score_frame
 from jaxvos.evaluation._pairing import scored_frames
 from jaxvos.inference import jitted_predict
-from jaxvos.metrics import SequenceScores, boundary_measure, flow_metric, region_similarity
+from jaxvos.metrics import (
+    SequenceScores,
+    boundary_measure,
+    flow_metric,
+    grouped,
+    mean_metric,
+    region_similarity,
+)
 from jaxvos.system import Clip, Frame, System
 from jaxvos.typing import Variables
 
@@ -31,19 +39,19 @@ class FrameScores(NamedTuple):
 def held_out_scores(system: System, variables: Variables, store: FrameStore, *, stride: int = 4) -> dict[str, float]:
     """Returns mean J (over frames, then over sequences) of the foreground, at the size of the stored frames.
 
-    Quick enough to be called during training: every `stride`-th frame is judged. The benchmark's own numbers come from
-    `score_folders`, at the size of the annotations.
+    Quick enough to be called during training: every `stride`-th frame is judged, by one of the processes if there are
+    several. The benchmark's own numbers come from `score_folders`, at the size of the annotations.
     """
-    predict = jitted_predict(system)
-    scores: dict[str, list[float]] = {}
-    for index in range(0, len(store.images), stride):
+    predict, metric = jitted_predict(system), grouped(mean_metric())
+    state = metric.zero()
+    for index in share_of(range(0, len(store.images), stride)):
         image, flow = (jnp.asarray(x[index], jnp.float32) for x in (store.images, store.flow))
         frame = Frame(image / 255, flow=flow)
         _, prediction = predict(variables, system.start(variables, frame, None), frame)
         found = np.asarray(prediction.masks)[..., 0] < 0.5
-        scores.setdefault(store.sequences[index], []).append(region_similarity(store.masks[index] > 0, found))
-    means = {f"J_{name}": float(np.mean(values)) for name, values in scores.items()}
-    return {"J": float(np.mean(list(means.values()))), **means}
+        state = metric.update(state, store.sequences[index], region_similarity(store.masks[index] > 0, found))
+    scores = metric.compute(functools.reduce(metric.merge, gather(state)))
+    return {"J": scores.mean, **{f"J_{name}": value for name, value in scores.groups.items()}}
 
 
 def flow_error(system: System, variables: Variables, clip: Clip) -> float:

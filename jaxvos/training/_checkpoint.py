@@ -136,7 +136,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _read(folder: Path, *, prefix: str) -> dict[str, Any]:
     """The leaves whose names begin so, as NumPy arrays."""
-    handler = ocp.PyTreeCheckpointHandler()
+    handler: Any = ocp.PyTreeCheckpointHandler()
     leaves = {name: leaf for name, leaf in handler.metadata(folder).tree.items() if name.startswith(prefix)}
     if not leaves:
         return {}

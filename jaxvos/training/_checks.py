@@ -30,16 +30,23 @@ def is_due(interval: int | None, step: int) -> bool:
     return interval is not None and step % interval == 0
 
 
-def finite_means(scalars: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
+def finite_means(scalars: Sequence[Mapping[str, Any]], step: int, *, batch: int, saved: str) -> dict[str, float]:
     """Averages the scalars of consecutive steps, the last of which is `step`.
 
+    Args:
+        scalars: of each step.
+        step: number of the last.
+        batch: clips in a step.
+        saved: what there is to go back to, in words.
+
     Raises:
-        FloatingPointError: naming the first step whose loss or gradient is not finite.
+        FloatingPointError: naming the first step whose loss or gradient is not finite, and its clips.
     """
     for number, entry in enumerate(scalars, step - len(scalars) + 1):
         for name in ("loss", "grad_norm"):
             if not np.isfinite(entry[name]):
-                raise FloatingPointError(f"{name} is {entry[name]} at step {number}")
+                clips = f"clips {(number - 1) * batch} to {number * batch - 1} of the data"
+                raise FloatingPointError(f"{name} is {entry[name]} at step {number} ({clips}); {saved}")
     return {name: float(np.mean([entry[name] for entry in scalars])) for name in scalars[0]}
 
 

@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
+import jax
+
 from jaxvos.errors import InputError
 
 __all__ = ["ExperimentConfig", "HostsConfig", "OptimizerConfig", "ParallelConfig", "TrainingConfig", "evolve"]
@@ -160,6 +162,11 @@ class ExperimentConfig:
     """Where the run has more than one process."""
     compile_cache: Path | None = None
     """Folder where compiled programs are kept, for the next start of the same run."""
+
+    @property
+    def results(self) -> Path | None:
+        """Folder for what this process writes after training: the workdir, for the first process alone."""
+        return self.workdir if jax.process_index() == 0 else None
 
 
 def evolve(config: _ConfigT, **changes: Any) -> _ConfigT:

@@ -38,7 +38,7 @@ Data = Callable[[int], Iterator[Clip]]
 
 # From variables and the number of updates done to named numbers. It must copy what it wants to keep of the variables:
 # the next update reuses their memory. With several processes each calls it, with copies of its own; where each looks at
-# its share of the data (`process_share`), `merge_scores` makes the numbers of all of them.
+# its share of the data, the numbers must be those of all of them (`jaxvos.data.share_of`, `gather`).
 Evaluate = Callable[[Variables, int], Mapping[str, float]]
 
 
@@ -74,8 +74,8 @@ def fit(
 
     Raises:
         InputError: if configuration, data or checkpoint do not fit the system.
-        FloatingPointError: if the loss, its gradient or the variables are not finite; the step is named and the last
-            good checkpoint stays.
+        FloatingPointError: if the loss, its gradient or the variables are not finite; the step, its clips and the last
+            good checkpoint, which stays, are named.
     """
     with contextlib.ExitStack() as stack:
         # ---- mesh ----------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def fit(
                 if state.average is not None:
                     state = state._replace(average=place(initial["params"], shardings.average))
         if start >= config.num_steps:
-            return state._replace(variables=state.result)
+            return on_this_process(state._replace(variables=state.result))
 
         # ---- compile, once -------------------------------------------------------------------------------------
         began = time.perf_counter()
@@ -150,7 +150,8 @@ def fit(
         plateau = Plateau(patience=config.patience, min_delta=config.min_delta, mode=config.best_mode)
         request = stack.enter_context(note_stop_signals(enabled=checkpoints is not None))
         profile = stack.enter_context(Profile(workdir, config.profile if leader else None))
-        bar = Progress(start, config.num_steps, first.images.shape[0], shown=progress)
+        batch, good = first.images.shape[0], saved_step
+        bar = Progress(start, config.num_steps, batch, shown=progress)
         stack.callback(bar.close)
         extra = {"compile_seconds": compile_seconds}
         pending: list[dict[str, jax.Array]] = []  # of the steps since the last line of the log; still on the devices
@@ -174,7 +175,8 @@ def fit(
             saving = last or stopping or ranking or is_due(config.checkpoint_every, step)
             if not (saving or evaluating or is_due(config.log_every, step)):
                 continue
-            means = finite_means(jax.device_get(pending), step)
+            saved = "no checkpoint was saved" if good is None else f"the last good checkpoint is {good} in {workdir}"
+            means = finite_means(jax.device_get(pending), step, batch=batch, saved=saved)
             pending.clear()
             speed = bar.lap()
             bar.show({"loss": means["loss"], "clips/s": speed})
@@ -191,9 +193,10 @@ def fit(
                 if log is not None:
                     log.write(step, {f"eval/{name}": value for name, value in metrics.items()})
             if saving and not is_finite(state.variables):
-                raise FloatingPointError(f"variables are not finite after step {step}")
+                raise FloatingPointError(f"variables are not finite after step {step}; {saved}")
             if saving and checkpoints is not None:
                 checkpoints.save(step, state, story, metrics)
+                good = step
             if stopping or over:
                 break
             bar.resume()
@@ -202,4 +205,5 @@ def fit(
         if request.signal is not None:
             say(f"stopped by signal {request.signal} after step {step}; saving it in {workdir}")
             raise SystemExit(128 + request.signal)
-        return state._replace(variables=state.result if plateau.variables is None else plateau.variables)
+        best = state.result if plateau.variables is None else plateau.variables
+        return on_this_process(state._replace(variables=best))
