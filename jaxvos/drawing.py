@@ -19,6 +19,11 @@ from jaxvos.files import atomic_path
 
 __all__ = ["VideoWriter", "contact_sheet", "evenly_spaced", "overlay", "plot_curves", "write_image"]
 
+Curve = Sequence[tuple[SupportsFloat, SupportsFloat]]
+
+_DASHES = ("-", "--", ":", "-.")  # each for ten runs
+_LETTER, _HANDLE, _LINE = 0.075, 0.6, 0.2  # inches in a legend: of a letter, of what is beside a name, of a line
+
 
 def overlay(
     image: UInt8[np.ndarray, "h w 3"], mask: Integer[np.ndarray, "h w"], *, alpha: float = 0.5
@@ -176,44 +181,59 @@ class VideoWriter:
         self._container.mux(self._stream.encode())
 
 
-def plot_curves(
-    path: str | Path, curves: Mapping[str, Sequence[tuple[SupportsFloat, SupportsFloat]]], *, title: str
-) -> None:
-    """Draws one panel per metric as a PNG.
+def plot_curves(path: str | Path, curves: Mapping[str, Curve | Mapping[str, Curve]], *, title: str) -> None:
+    """Draws one panel per metric as a PNG, with one line in it, or one for each of several runs and a legend.
 
     A panel is logarithmic where its values are all positive and span more than two decades. Values that are not finite
-    leave gaps.
+    leave gaps. A run has the same line in all panels.
 
     Args:
         path: where the PNG goes.
-        curves: for each metric its (step, value) pairs.
+        curves: for each metric its (step, value) pairs, or those of each run by its name.
         title: above the panels.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     if not curves:
         raise InputError(f"{path}: no curves to plot")
-    columns = min(3, len(curves))
-    rows = -(-len(curves) // columns)
-    figure = Figure(figsize=(4.2 * columns, 2.8 * rows + 0.5), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel, (name, points) in zip(panels, curves.items(), strict=False):
-        steps = np.array([float(step) for step, _ in points])
-        values = np.array([float(value) for _, value in points])
-        finite = values[np.isfinite(values)]
-        panel.plot(steps, np.where(np.isfinite(values), values, np.nan), marker="." if len(values) < 30 else None)
-        if finite.size and finite.min() > 0 and finite.max() > 100 * finite.min():
-            panel.set_yscale("log")
-        panel.set_title(name, fontsize=10)
-        panel.set_xlabel("step", fontsize=8)
-        panel.tick_params(labelsize=8)
-        panel.grid(alpha=0.3)
-    for panel in panels[len(curves) :]:
+    panels = {name: lines if isinstance(lines, Mapping) else {"": lines} for name, lines in curves.items()}
+    runs = list(dict.fromkeys(run for lines in panels.values() for run in lines))
+    looks = [{"color": f"C{i % 10}", "linestyle": _DASHES[i // 10 % len(_DASHES)]} for i in range(len(runs))]
+    styles: dict[str, Any] = dict(zip(runs, looks, strict=True))
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    width = 4.2 * columns
+    across = max(1, int(width / (_LETTER * max(map(len, runs), default=0) + _HANDLE)))  # runs in a line of the legend
+    lines_below = 0 if runs == [""] else -(-len(runs) // across)
+    figure = Figure(figsize=(width, 2.8 * rows + 0.5 + _LINE * lines_below), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, (name, lines) in zip(grid, panels.items(), strict=False):
+        _draw_panel(panel, name, lines, styles)
+    for panel in grid[len(panels) :]:
         panel.remove()
+    if lines_below:
+        handles = [Line2D([], [], **styles[run]) for run in runs]
+        figure.legend(handles, runs, loc="outside lower center", ncols=across, fontsize=8, frameon=False)
     figure.suptitle(title)
     with atomic_path(path) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary))
+
+
+def _draw_panel(panel: Any, title: str, lines: Mapping[str, Curve], styles: Mapping[str, Any]) -> None:
+    finite = np.zeros(0)
+    for run, points in lines.items():
+        values = np.array([float(value) for _, value in points])
+        values = np.where(np.isfinite(values), values, np.nan)
+        panel.plot([float(step) for step, _ in points], values, marker="." if len(values) < 30 else None, **styles[run])
+        finite = np.concatenate([finite, values[np.isfinite(values)]])
+    if finite.size and finite.min() > 0 and finite.max() > 100 * finite.min():
+        panel.set_yscale("log")
+    panel.set_title(title, fontsize=10)
+    panel.set_xlabel("step", fontsize=8)
+    panel.tick_params(labelsize=8)
+    panel.grid(alpha=0.3)
 
 
 class _AbandonedError(Exception):

@@ -19,6 +19,7 @@ from jaxvos.cli._export import Export
 from jaxvos.cli._fit import Fit
 from jaxvos.cli._flow import EstimateFlow
 from jaxvos.cli._proposals import Propose
+from jaxvos.cli._runs import CompareRuns
 from jaxvos.cli._segment import Segment
 from jaxvos.cli._submit import Submit
 from jaxvos.errors import InputError, exit_on_input_error
@@ -51,6 +52,7 @@ _COMMANDS: Mapping[str, _Command | _Group] = {
     "flow": _Command(EstimateFlow),
     "fit": _Command(Fit),
     "clusters": _Command(DrawClusters),
+    "runs": _Group("Runs of training, side by side.", {"compare": _Command(CompareRuns)}),
     "export": _Command(Export),
     "evaluate": _Command(Evaluate, DESCRIPTION),
     "submit": _Command(Submit),

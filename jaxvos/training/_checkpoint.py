@@ -15,7 +15,7 @@ from jaxvos.errors import InputError
 from jaxvos.training._paths import flatten, unflatten
 from jaxvos.training._state import TrainState
 
-__all__ = ["Checkpoints", "load_checkpoint"]
+__all__ = ["Checkpoints", "load_checkpoint", "load_story"]
 
 
 def _handlers() -> dict[str, Any]:
@@ -142,6 +142,13 @@ def _read(folder: Path, *, prefix: str) -> dict[str, Any]:
         return {}
     as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in leaves}
     return handler.restore(folder, args=ocp.args.PyTreeRestore(leaves, restore_args=as_numpy, partial_restore=True))
+
+
+def load_story(workdir: Path) -> dict[str, Any]:
+    """Reads the metadata of a run's latest checkpoint; of a run without one there are none."""
+    folder = (workdir / "checkpoints").resolve()
+    step = _latest_step(folder)
+    return {} if step is None else dict(_handlers()["metadata"].restore(folder / str(step) / "metadata"))
 
 
 def _latest_step(folder: Path) -> int | None:

@@ -17,7 +17,7 @@ from jaxvos.errors import InputError, exit_on_input_error
 from jaxvos.files import atomic_path
 from jaxvos.training._config import ExperimentConfig
 from jaxvos.training._hosts import connect
-from jaxvos.training._provenance import as_json, describe_run
+from jaxvos.training._provenance import as_json, describe_run, flat_fields
 
 __all__ = ["launch", "parse"]
 
@@ -156,7 +156,7 @@ def _claimed(config: ExperimentConfig):
 
 
 def _check_same(theirs: dict[str, Any], ours: dict[str, Any], workdir: Path) -> None:
-    theirs, ours = _fields(theirs), _fields(ours)
+    theirs, ours = flat_fields(theirs), flat_fields(ours)
     for name in [*ours, *(name for name in theirs if name not in ours)]:
         there, here = theirs.get(name, "absent"), ours.get(name, "absent")
         if there != here and name not in _MAY_CHANGE and not name.startswith("hosts."):
@@ -164,13 +164,3 @@ def _check_same(theirs: dict[str, Any], ours: dict[str, Any], workdir: Path) -> 
                 f"{workdir} holds a run of another configuration: {name} is {there} there and {here} here; "
                 "choose another --workdir"
             )
-
-
-def _fields(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            fields |= _fields(value, f"{prefix}{name}.")
-        else:
-            fields[f"{prefix}{name}"] = value
-    return fields

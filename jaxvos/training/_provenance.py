@@ -5,17 +5,29 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
-__all__ = ["as_json", "describe_run"]
+__all__ = ["as_json", "describe_run", "flat_fields"]
 
 
 def as_json(config: Any) -> dict[str, Any]:
     """Returns a config dataclass as what JSON can hold: paths become strings, tuples become lists."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def flat_fields(config: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
+    """Returns the fields of a configuration as JSON by their full names, such as `training.optimizer.lr`."""
+    fields: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            fields |= flat_fields(value, prefix=f"{prefix}{name}.")
+        else:
+            fields[f"{prefix}{name}"] = value
+    return fields
 
 
 def describe_run() -> dict[str, Any]:

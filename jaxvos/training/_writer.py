@@ -10,7 +10,7 @@ from typing import Any
 from jaxvos.errors import InputError
 from jaxvos.files import atomic_path
 
-__all__ = ["LogWriter", "read_log"]
+__all__ = ["LogWriter", "read_entries", "read_log"]
 
 _NAME = "log.jsonl"
 
@@ -20,7 +20,7 @@ class LogWriter:
 
     def __init__(self, workdir: Path, start_step: int = 0):
         path = workdir / _NAME
-        kept = [entry for entry in _entries(path) if entry["step"] <= start_step] if start_step else []
+        kept = [entry for entry in read_entries(workdir) if entry["step"] <= start_step] if start_step else []
         with atomic_path(path) as partial:
             partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
         self._file = path.open("a")
@@ -47,24 +47,43 @@ def read_log(workdir: Path | str) -> dict[str, list[tuple[int, float]]]:
     """Returns the curve of every scalar that a run has logged, as (step, value) pairs.
 
     Raises:
-        InputError: if the folder holds no log.
+        InputError: if the folder holds no log, or a line of it is no entry.
     """
     path = Path(workdir) / _NAME
     if not path.is_file():
         raise InputError(f"{path} does not exist: not the folder of a run")
     curves: dict[str, list[tuple[int, float]]] = {}
-    for entry in _entries(path):
+    for entry in read_entries(path.parent):
         for name, value in entry.items():
             if name != "step" and value is not None:
                 curves.setdefault(name, []).append((entry["step"], value))
     return curves
 
 
-def _entries(path: Path) -> list[dict[str, Any]]:
-    """The whole lines; a last line without its end was cut off by a crash."""
+def read_entries(workdir: Path) -> list[dict[str, Any]]:
+    """Returns the entries of a run's log, none if there is no log; a last line without its end was cut off by a crash.
+
+    Raises:
+        InputError: naming the first line that is no entry.
+    """
+    path = workdir / _NAME
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    lines = path.read_text(errors="replace").splitlines(keepends=True)
+    return [_entry(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.endswith("\n")]
+
+
+def _entry(line: str, where: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        entry = None
+    if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+        raise InputError(f"{where} is not an entry of a log: remove the line, or restore the file")
+    for name, value in entry.items():
+        if not isinstance(value, int | float | None):
+            raise InputError(f"{where}: {name} is {value!r}, not a number: remove the line, or restore the file")
+    return entry
 
 
 def _tensorboard(folder: Path, start_step: int) -> Any:
