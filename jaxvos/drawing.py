@@ -204,8 +204,9 @@ def plot_curves(path: str | Path, curves: Mapping[str, Curve | Mapping[str, Curv
     styles: dict[str, Any] = dict(zip(runs, looks, strict=True))
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    width = 4.2 * columns
-    across = max(1, int(width / (_LETTER * max(map(len, runs), default=0) + _HANDLE)))  # runs in a line of the legend
+    longest = _LETTER * max(map(len, runs), default=0) + _HANDLE
+    width = max(4.2 * columns, longest)
+    across = int(width / longest)  # runs in a line of the legend
     lines_below = 0 if runs == [""] else -(-len(runs) // across)
     figure = Figure(figsize=(width, 2.8 * rows + 0.5 + _LINE * lines_below), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -215,7 +216,8 @@ def plot_curves(path: str | Path, curves: Mapping[str, Curve | Mapping[str, Curv
         panel.remove()
     if lines_below:
         handles = [Line2D([], [], **styles[run]) for run in runs]
-        figure.legend(handles, runs, loc="outside lower center", ncols=across, fontsize=8, frameon=False)
+        names = [" " + run.replace("$", "\\$") for run in runs]  # _ would hide a name, and $ begins TeX
+        figure.legend(handles, names, loc="outside lower center", ncols=across, fontsize=8, frameon=False)
     figure.suptitle(title)
     with atomic_path(path) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary))

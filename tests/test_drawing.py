@@ -136,3 +136,20 @@ def test_plot_curves(tmp_path):
     with pytest.raises(InputError):
         plot_curves(tmp_path / "no.png", {}, title="a run")
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_plot_curves_of_several_runs(tmp_path):
+    def plot(name, panels):
+        plot_curves(tmp_path / name, panels, title="runs")
+        return np.asarray(Image.open(tmp_path / name).convert("RGB")).astype(int)
+
+    loss = {f"{'long-' * 12}{i}": [(step, np.exp(-step / (5 + i))) for step in range(40)] for i in range(12)}
+    loss["_begins$oddly$"] = []
+    everything = plot("all.png", {"loss": loss, "j": {"another": [(0, 0.5), (10, float("nan"))]}})
+    few = plot("few.png", {"loss": dict(list(loss.items())[:2]), "j": {"another": [(0, 0.5)]}})
+    assert everything.shape[0] > few.shape[0] > plot("one.png", {"loss": [(0, 1.0)], "j": [(0, 1.0)]}).shape[0]
+    saturated = np.unique(few[np.ptp(few, axis=-1) > 150], axis=0)
+    for colour in ([31, 119, 180], [255, 127, 14]):  # C0 and C1; C2 is less saturated
+        assert (np.abs(few - colour).sum(-1) == 0).any(), saturated
+    for edge in (everything[:, :2], everything[:, -2:], everything[-2:]):  # no name is cut off
+        assert (edge == 255).all()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["CompareRuns"]
 
 _RESULTS = ("curves.png", "table.md", "comparison.json")
+_RUNS = tyro.conf.arg(metavar="RUN...", help_behavior_hint="(required)")
+_NAMES = tyro.conf.arg(metavar="NAME...", help_behavior_hint="(default: all)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,13 +30,13 @@ class CompareRuns:
     the highest, but of an error, and of what a run ranks checkpoints by as such, the lowest.
     """
 
-    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN...")]
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], _RUNS]
     """Folders of runs: of an experiment, of `jaxvos fit`, or of one phase."""
     output: Output
     """Folder for curves.png, table.md and comparison.json; it must be new or empty."""
     smooth: Annotated[int, tyro.conf.arg(metavar="ENTRIES")] = 1
     """Draw running means over so many entries of the log; evaluations are drawn as they are."""
-    metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ()
+    metrics: Annotated[tuple[str, ...], _NAMES] = ()
     """Compare these alone, by their names in the log, such as loss eval/J."""
     overwrite: Switch = False
     """Replace an earlier comparison in the output folder; other files there stay."""

@@ -39,7 +39,7 @@ class Row:
     """One run, or one phase of it."""
 
     name: str
-    """The shortest end of its path that no other run has."""
+    """The end of its path, as much as tells all runs apart."""
     run: Run
     """What its folder tells."""
     numbers: Mapping[str, float]
@@ -137,15 +137,15 @@ def _read_all(folders: Sequence[Path | str]) -> list[Run]:
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """The shortest ends of the paths that tell the runs apart; that of a phase begins with its run."""
-    parts = [run.folder.parts for run in runs]
-    names = []
-    for run, own in zip(runs, parts, strict=True):
-        length = 1 if run.phase is None else 2
-        while sum(other[-length:] == own[-length:] for other in parts) > 1:
-            length += 1
-        names.append(str(PurePath(*own[-length:])))
+    """The ends of the paths, of as few folders as tell all runs apart; a phase comes after its run."""
+    length = 1
+    while len(set(names := [_end(run, length) for run in runs])) < len(runs):
+        length += 1
     return names
+
+
+def _end(run: Run, length: int) -> str:
+    return str(PurePath(*run.folder.parts[-length - (run.phase is not None) :]))
 
 
 def _is_evaluation(scalar: str) -> bool:

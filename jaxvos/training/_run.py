@@ -103,12 +103,12 @@ def _read(folder: Path, root: Path, phase: str | None) -> Run:
                 curves.setdefault(name, []).append((entry["step"], math.nan if value is None else float(value)))
     story, complete = {}, True
     if (root / _CONFIG).is_file():
-        story = _read_json(root / _CONFIG)
+        story = _read_json(root / _CONFIG, "config", dict)
         config = flat_fields(story["config"])
     else:
         story = load_story(folder)
         if (root / _FIT_CONFIG).is_file():
-            config = _fit_fields(_read_json(root / _FIT_CONFIG, "seed"))
+            config = _fit_fields(_read_json(root / _FIT_CONFIG, "seed", int))
         else:
             config, complete = flat_fields({"training": story.get("config", {})}), False
     return Run(folder=folder, phase=phase, curves=curves, config=config, complete=complete,
@@ -123,10 +123,11 @@ def _fit_fields(settings: dict[str, Any]) -> dict[str, Any]:
     return fields | {name: value for name, value in named.items() if value is not None}
 
 
-def _read_json(path: Path, needed: str = "config") -> dict[str, Any]:
+def _read_json(path: Path, needed: str, kind: type) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
-        content[needed]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path} is not what a run writes: restore it, or leave this run out") from None
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or not isinstance(content.get(needed), kind):
+        raise InputError(f"{path} is not what a run writes: restore it, or leave this run out")
     return content

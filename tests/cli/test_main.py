@@ -12,7 +12,7 @@ PROGRAM = [sys.executable, "-c", "from jaxvos.cli import main; main()"]
 def test_usage_names_every_command(run, args):
     code, out, err = run(*args)
     assert code == 0 and err == "" and out.startswith("usage: jaxvos COMMAND")
-    commands = ("segment", "proposals", "flow", "export", "evaluate", "submit", "datasets", "demo")
+    commands = ("segment", "proposals", "flow", "export", "runs", "evaluate", "submit", "datasets", "demo")
     assert all(f"\n  {command} " in out for command in commands)
 
 
@@ -30,6 +30,7 @@ def test_version(run):
      ("evaluate", ["PREDICTIONS GROUND-TRUTH", "--protocol", "--all-frames", "-o FILE.json", "--report FOLDER",
                    "\n  youtube-vos\n", "mIoU-dagger"]),
      ("submit", ["RESULTS", "--to davis17|youtube-vos", "-o FILE.zip", "--against", "--check-only"]),
+     ("runs", ["compare", "runs COMMAND"]),
      ("demo", ["-o FOLDER", "--out FOLDER", "--seed INT", "--overwrite"])],
 )  # fmt: skip
 def test_help_of_a_command(run, command, names):

@@ -43,6 +43,16 @@ def test_no_log_is_named(tmp_path):
         read_log(tmp_path)
 
 
+@pytest.mark.parametrize("line", ["{", "[1]", '{"loss": 1.0}', '{"step": 2, "loss": "low"}'])
+def test_a_line_that_is_no_entry_is_named(tmp_path, line):
+    _write(tmp_path, [1])
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write(f"{line}\n")
+    for read in (lambda: read_log(tmp_path), lambda: LogWriter(tmp_path, 1)):
+        with pytest.raises(InputError, match="log.jsonl, line 2"):
+            read()
+
+
 def test_tensorboard_where_installed(tmp_path, monkeypatch):
     seen = []
 
