@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvos.data import DavisSequence, FlowDataConfig, ObjectDataConfig, flow_batches, object_batches
+from jaxvos.data import DavisSequence, FlowDataConfig, ObjectDataConfig, flow_batches, gather, object_batches
 from jaxvos.drawing import plot_curves
 from jaxvos.evaluation import flow_error
 from jaxvos.inference import jitted_predict
@@ -215,7 +215,7 @@ def mask_scores(
     ]  # fmt: skip
     by_clip = [] if sequences else [score(images[0], images[1], masks[0, ..., 0] < 0.5) for clip in clips
                                     for images, masks in zip(clip.images, clip.masks, strict=True)]  # fmt: skip
-    return {"J": float(np.mean(by_sequence or by_clip))}
+    return {"J": float(np.mean(by_sequence or [j for part in gather(by_clip) for j in part]))}
 
 
 def flow_scores(system: System, clips: list[Clip], variables: Variables, step: int) -> dict[str, float]:

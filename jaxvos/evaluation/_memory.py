@@ -55,7 +55,10 @@ def held_out_scores(system: System, variables: Variables, store: FrameStore, *, 
 
 
 def flow_error(system: System, variables: Variables, clip: Clip) -> float:
-    """Returns the mean end-point error in pixels over all frames but the last of clips whose flow is known."""
+    """Returns the mean end-point error in pixels over all frames but the last of clips whose flow is known.
+
+    With several processes, each of which has clips of its own, it is that of them all.
+    """
     if clip.flow is None:
         raise ValueError("there is nothing to compare with: give `flow` in the Clip")
     predict, metric = jitted_predict(system), flow_metric()
@@ -66,7 +69,7 @@ def flow_error(system: System, variables: Variables, clip: Clip) -> float:
             memory = system.start(variables, frame, None)
             found = predict(variables, memory, frame)[1].flow
             state = metric.update(state, np.asarray(found), np.asarray(truth[index]))
-    return metric.compute(state).epe
+    return metric.compute(functools.reduce(metric.merge, gather(state))).epe
 
 
 def score_masks(ground_truth: Bool[np.ndarray, "t h w"], predicted: Bool[np.ndarray, "t h w"]) -> FrameScores:

@@ -3,7 +3,14 @@
 from jaxvos.training._checkpoint import Checkpoints
 from jaxvos.training._compare import Column, Comparison, Row, SeedGroup, compare_runs, running_mean
 from jaxvos.training._compare_format import comparison_as_json, format_comparison
-from jaxvos.training._config import ExperimentConfig, OptimizerConfig, TrainingConfig, evolve
+from jaxvos.training._config import (
+    ExperimentConfig,
+    HostsConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    TrainingConfig,
+    evolve,
+)
 from jaxvos.training._fit import Data, Evaluate, fit
 from jaxvos.training._initial import load_variables, override_variables
 from jaxvos.training._launch import launch, parse
@@ -22,7 +29,9 @@ __all__ = [
     "Data",
     "Evaluate",
     "ExperimentConfig",
+    "HostsConfig",
     "OptimizerConfig",
+    "ParallelConfig",
     "Row",
     "Run",
     "SeedGroup",

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxvos.errors import InputError
 from jaxvos.system import Clip
@@ -34,7 +34,7 @@ def make_mesh(model: int = 1) -> Mesh:
     return jax.make_mesh((jax.device_count() // model, model), axes, axis_types=(AxisType.Auto,) * len(axes))
 
 
-def state_shardings(abstract: TrainState, mesh: Mesh, config: ParallelConfig) -> TrainState:
+def state_shardings(abstract: TrainState, mesh: Mesh | AbstractMesh, config: ParallelConfig) -> TrainState:
     """Says where each leaf of the state lives.
 
     A kernel is split along its longest axis that the devices of `model` divide, a moment of the optimizer also along
