@@ -1,8 +1,14 @@
 """Checkpoints of a run. The only file that knows Orbax."""
 
+import contextlib
+import errno
 import functools
+import logging
 import math
-from collections.abc import Mapping
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +23,15 @@ from jaxvos.training._state import TrainState
 
 __all__ = ["Checkpoints", "load_checkpoint", "load_story"]
 
+# Without these nothing can be read. Orbax's own mark of success is not among them: its older versions made none.
+_PARTS = (
+    "_CHECKPOINT_METADATA",
+    "metadata/metadata",
+    *(f"{item}/{name}" for item in ("variables", "trainer") for name in ("_METADATA", "manifest.ocdbt")),
+)
+_UNFINISHED = ".orbax-checkpoint-tmp"  # part of the name of every folder that Orbax has not finished
+_TRASH = f"old{_UNFINISHED}"
+
 
 def _handlers() -> dict[str, Any]:
     return {
@@ -29,23 +44,32 @@ def _handlers() -> dict[str, Any]:
 class Checkpoints:
     """The checkpoints in a folder: the latest few and, if evaluations are ranked, the best.
 
-    A checkpoint becomes visible only when it is whole. Saving returns as soon as the state is copied.
+    A checkpoint becomes visible only when it is whole, and invisible before it is deleted, which is when the next one
+    is saved. Saving returns as soon as the state is copied; if it fails later, the next call says so.
     """
 
     def __init__(self, folder: Path, *, keep: int = 2, best_metric: str | None = None, best_mode: str = "max"):
         policies: list[PreservationPolicy] = [LatestN(keep)]
+        rank = None
         if best_metric is not None:
             rank = functools.partial(_rank, name=best_metric, sign=1.0 if best_mode == "max" else -1.0)
             policies.append(BestN(get_metric_fn=rank, n=1, keep_checkpoints_without_metrics=False))
         self._folder = folder.resolve()
         self._best_metric = best_metric
         self._options = ocp.CheckpointManagerOptions(
-            preservation_policy=AnyPreservationPolicy(policies), cleanup_tmp_directories=True
+            preservation_policy=AnyPreservationPolicy(policies),
+            best_fn=rank,  # writes the metrics down, so that the best is known after a new start too
+            todelete_subdir=_TRASH,
         )
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
         """Made at the first use, so that a run that fails before it leaves no folder behind."""
+        logging.getLogger("absl").addFilter(_tells_news)
+        if jax.process_index() == 0 and self._folder.is_dir():
+            for path in self._folder.iterdir():
+                if _UNFINISHED in path.name or (_is_step(path) and not _is_whole(path)):
+                    shutil.rmtree(path)
         return ocp.CheckpointManager(self._folder, item_handlers=_handlers(), options=self._options)
 
     def latest_step(self) -> int | None:
@@ -55,9 +79,13 @@ class Checkpoints:
     def save(
         self, step: int, state: TrainState, metadata: Mapping[str, Any], metrics: Mapping[str, float] | None = None
     ) -> None:
-        """Saves a state, the story of the run, and the metric that ranks it if there is one."""
-        if metrics is not None and self._best_metric is not None:
-            metrics = {self._best_metric: metrics[self._best_metric]}
+        """Saves a state, the story of the run, and the metric that ranks it if there is one.
+
+        Raises:
+            InputError: if the operating system refuses this checkpoint, or refused the one before: a full disk, say.
+        """
+        if self._best_metric is not None:
+            metrics = {self._best_metric: metrics[self._best_metric]} if metrics is not None else {}
         else:
             metrics = None
         items = {
@@ -65,7 +93,10 @@ class Checkpoints:
             "trainer": ocp.args.PyTreeSave(_trainer(state)),
             "metadata": ocp.args.JsonSave(dict(metadata)),
         }
-        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
+        with _saving(self._folder):
+            self._manager.wait_until_finished()
+            self._empty_trash()
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
     def restore(self, step: int, abstract: TrainState, shardings: TrainState) -> TrainState:
         """Reads a state onto the devices, whichever it was saved from.
@@ -76,12 +107,15 @@ class Checkpoints:
             shardings: where each leaf shall live.
 
         Raises:
-            InputError: if the checkpoint is that of another configuration, naming the first parameter that differs.
+            InputError: if the checkpoint is that of another configuration, naming the first parameter that differs,
+                or if it is damaged.
         """
         want = {"variables": flatten(abstract.variables), "trainer": _trainer(abstract)}
-        saved = self._manager.item_metadata(step)
+        manager, where = self._manager, self._folder / str(step)
+        with _reading(where):
+            saved = manager.item_metadata(step)
         for item, leaves in want.items():
-            _check_same(saved[item].tree, leaves, f"{self._folder}/{step}")
+            _check_same(saved[item].tree, leaves, str(where))
 
         located = {"variables": flatten(shardings.variables), "trainer": _trainer(shardings)}
         items = {
@@ -90,7 +124,8 @@ class Checkpoints:
             )
             for item, leaves in located.items()
         }
-        found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        with _reading(where):
+            found = manager.restore(step, args=ocp.args.Composite(**items))
         variables = [found["variables"][name] for name in want["variables"]]
         trainer = found["trainer"]
         rest = {
@@ -105,10 +140,22 @@ class Checkpoints:
         )
 
     def close(self) -> None:
-        """Waits until what was saved is written."""
+        """Waits until what was saved is written.
+
+        Raises:
+            InputError: if the operating system refuses it.
+        """
         if "_manager" in vars(self):
-            self._manager.wait_until_finished()
-            self._manager.close()
+            with _saving(self._folder):
+                try:
+                    self._manager.wait_until_finished()
+                    self._empty_trash()
+                finally:
+                    self._manager.close()
+
+    def _empty_trash(self) -> None:
+        if jax.process_index() == 0 and (self._folder / _TRASH).is_dir():
+            shutil.rmtree(self._folder / _TRASH)
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -120,7 +167,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         folder: a run's folder, its `checkpoints`, or one of those.
 
     Raises:
-        InputError: if there is no checkpoint.
+        InputError: if there is no checkpoint, or it is damaged.
     """
     folder = folder.resolve()
     if not (folder / "variables").is_dir():
@@ -128,10 +175,12 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         folder /= str(_latest_step(folder))
     if not (folder / "variables").is_dir():
         raise InputError(f"{folder.parent} holds no checkpoint")
-    variables = _read(folder / "variables", prefix="")
-    mean = _read(folder / "trainer", prefix="average/")
+    with _reading(folder):
+        variables = _read(folder / "variables", prefix="")
+        mean = _read(folder / "trainer", prefix="average/")
+        metadata = dict(_handlers()["metadata"].restore(folder / "metadata"))
     variables |= {name.replace("average", "params", 1): leaf for name, leaf in mean.items()}
-    return unflatten(variables), dict(_handlers()["metadata"].restore(folder / "metadata"))
+    return unflatten(variables), metadata
 
 
 def _read(folder: Path, *, prefix: str) -> dict[str, Any]:
@@ -154,8 +203,56 @@ def load_story(workdir: Path) -> dict[str, Any]:
 def _latest_step(folder: Path) -> int | None:
     if not folder.is_dir():
         return None
-    found = ocp.path.step.standard_name_format().find_all(folder.resolve())
-    return max((checkpoint.step for checkpoint in found), default=None)
+    return max((int(path.name) for path in folder.iterdir() if _is_step(path) and _is_whole(path)), default=None)
+
+
+def _tells_news(record: logging.LogRecord) -> bool:
+    """Not so what Orbax's threads print of an error before the next call raises it."""
+    return record.exc_info is None or "orbax" not in record.pathname
+
+
+def _is_step(path: Path) -> bool:
+    return re.fullmatch(r"0|[1-9][0-9]*", path.name) is not None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    return all((checkpoint / part).is_file() for part in _PARTS)
+
+
+@contextlib.contextmanager
+def _saving(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        code = _error_code(error)
+        if code is None:
+            raise
+        raise InputError(
+            f"cannot save a checkpoint in {folder}: {os.strerror(code)}; make room there or put it right, then start "
+            "again to go on from the last whole checkpoint"
+        ) from error
+
+
+@contextlib.contextmanager
+def _reading(checkpoint: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        code = _error_code(error)
+        if code not in (None, errno.ENOENT):
+            raise InputError(f"cannot read {checkpoint}: {os.strerror(code)}; put that right and start again") from error
+        raise InputError(
+            f"{checkpoint} is damaged: a file in it is cut off, missing or not what was written; delete that folder to "
+            "go on from the checkpoint before it"
+        ) from error
+
+
+def _error_code(error: Exception) -> int | None:
+    """The operating system's number for what went wrong, which TensorStore puts into its messages."""
+    if isinstance(error, OSError):
+        return error.errno
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    return None if code is None else int(code[1])
 
 
 def _trainer(state: TrainState) -> dict[str, Any]:

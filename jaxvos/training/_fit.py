@@ -204,6 +204,9 @@ def fit(
         # ---- close: on leaving, what was opened is, last first -------------------------------------------------
         if request.signal is not None:
             say(f"stopped by signal {request.signal} after step {step}; saving it in {workdir}")
+        if checkpoints is not None:
+            checkpoints.close()  # here, where another signal is still noted, not died of
+        if request.signal is not None:
             raise SystemExit(128 + request.signal)
         best = state.result if plateau.variables is None else plateau.variables
         return on_this_process(state._replace(variables=best))

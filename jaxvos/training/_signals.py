@@ -25,7 +25,10 @@ class StopRequest:
 
 @contextlib.contextmanager
 def note_stop_signals(enabled: bool = True) -> Iterator[StopRequest]:
-    """Notes SIGTERM and SIGINT rather than dying of them; the second one works as ever.
+    """Notes SIGTERM and SIGINT rather than dying of them; a second SIGINT works as ever.
+
+    A second SIGTERM changes nothing: schedulers send it to a process and to its group, and the save that the first one
+    asked for must not die of it.
 
     Outside the main thread, where Python allows no handlers, or if not `enabled`, signals are left alone. With several
     processes, JAX notes SIGTERM and tells the others.
@@ -39,8 +42,8 @@ def note_stop_signals(enabled: bool = True) -> Iterator[StopRequest]:
 
     def note(number, frame):
         del frame
-        request.signal = number
-        restore()
+        request.signal = request.signal or number
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
 
     def restore():
         for number, handler in before.items():

@@ -1,9 +1,10 @@
 """The log of a run: one line of JSON per entry, and TensorBoard's files where tensorboardX is installed."""
 
+import contextlib
 import importlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,17 @@ _NAME = "log.jsonl"
 
 
 class LogWriter:
-    """Appends to the log of a run that stands at `start_step`; what an earlier run wrote beyond it is dropped."""
+    """Appends to the log of a run that stands at `start_step`; what an earlier run wrote beyond it is dropped.
+
+    Raises:
+        InputError: here and below, if the operating system refuses to write: a full disk, say.
+    """
 
     def __init__(self, workdir: Path, start_step: int = 0):
         path = workdir / _NAME
         kept = [entry for entry in read_entries(workdir) if entry["step"] <= start_step] if start_step else []
+        for orphan in workdir.glob(f".{path.stem}.*{path.suffix}"):  # of a run that was killed in the lines below
+            orphan.unlink()
         with atomic_path(path) as partial:
             partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
         self._file = path.open("a")
@@ -30,15 +37,17 @@ class LogWriter:
         """Writes one entry; what is not finite becomes null."""
         scalars = {name: float(value) for name, value in scalars.items()}
         finite = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
-        self._file.flush()
+        with _writing(self._file.name):
+            self._file.write(json.dumps({"step": step, **finite}) + "\n")
+            self._file.flush()
         if self._board is not None:
             for name, value in scalars.items():
                 self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Closes the files."""
-        self._file.close()
+        with _writing(self._file.name):
+            self._file.close()
         if self._board is not None:
             self._board.close()
 
@@ -58,6 +67,17 @@ def read_log(workdir: Path | str) -> dict[str, list[tuple[int, float]]]:
             if name != "step" and value is not None:
                 curves.setdefault(name, []).append((entry["step"], value))
     return curves
+
+
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; make room there or put it right, then start again to go "
+            "on from the last whole checkpoint"
+        ) from error
 
 
 def read_entries(workdir: Path) -> list[dict[str, Any]]:

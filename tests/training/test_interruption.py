@@ -5,75 +5,57 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from tiny_runs import SCRIPT, assert_ends_as, checkpoints, freeze_in_save, run_whole, start, wait_for_step
 from tiny_system import clips, config, tiny
 
 from jaxvos.training import fit, load_variables, read_log
 
-SCRIPT = Path(__file__).with_name("tiny_system.py")
 STEPS = 40
 EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("whole")
-    return workdir, fit(tiny(), clips, config(num_steps=STEPS), workdir=workdir, progress=False)
+    return run_whole(tmp_path_factory.mktemp("whole"), STEPS)
 
 
-def _start(workdir, *arguments, **environment):
-    command = [sys.executable, str(SCRIPT), str(workdir), *map(str, arguments)]
-    return subprocess.Popen(
-        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def _wait_for_step(process, workdir, step):
-    log = workdir / "log.jsonl"
-    for _ in range(1200):
-        if log.exists() and len(log.read_text().splitlines()) >= step:
-            return
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)
-    raise AssertionError("the run makes no progress")
-
-
-def _assert_whole(workdir, whole):
-    state = fit(tiny(), clips, config(num_steps=STEPS), workdir=workdir, progress=False)
-    ours, theirs = (jax.tree.leaves(run._replace(key=jax.random.key_data(run.key))) for run in (state, whole[1]))
-    for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert read_log(workdir)["loss"] == read_log(whole[0])["loss"]
-
-
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path, whole):
-    process = _start(tmp_path, STEPS, 3, 0.05)
-    _wait_for_step(process, tmp_path, 8)
-    process.kill()
-    process.communicate()
-    steps = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
-    assert steps and max(steps) < STEPS
-    _assert_whole(tmp_path, whole)
+def _assert_stopped(process, workdir, out, whole):
+    """By SIGTERM, with its last step saved and nothing half-saved, and it goes on from there to the same end."""
+    step = read_log(workdir)["loss"][-1][0]
+    assert process.returncode == 143 and f"after step {step}; saving it" in out and step < STEPS
+    left = [path.name for path in (workdir / "checkpoints").iterdir()]
+    assert str(step) in left and all(name.isdigit() for name in left)
+    assert_ends_as(workdir, whole)
 
 
 def test_sigterm_saves_and_exits(tmp_path, whole):
-    process = _start(tmp_path, STEPS, 1000, 0.05)
-    _wait_for_step(process, tmp_path, 4)
+    process = start(tmp_path, STEPS, 1000, 0.05)
+    wait_for_step(process, tmp_path, 4)
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
-    step = read_log(tmp_path)["loss"][-1][0]
-    assert process.returncode == 143 and f"after step {step}; saving it" in out
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [str(step)] and step < STEPS
-    _assert_whole(tmp_path, whole)
+    assert len(checkpoints(tmp_path)) == 1
+    _assert_stopped(process, tmp_path, out, whole)
+
+
+def test_sigterm_during_a_save_and_again_during_the_last_one(tmp_path, whole):
+    process = start(tmp_path, STEPS, 2, 0.05)
+    first = freeze_in_save(process, tmp_path)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
+    last = freeze_in_save(process, tmp_path, other_than=[first])
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
+    out, err = process.communicate(timeout=60)
+    assert checkpoints(tmp_path) == [first, last], err
+    _assert_stopped(process, tmp_path, out, whole)
 
 
 def test_eight_devices_are_one(tmp_path):
-    process = _start(tmp_path, 5, 5, **EIGHT)
+    process = start(tmp_path, 5, 5, **EIGHT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     eight, metadata = load_variables(tmp_path)

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+from jaxvos.errors import exit_on_input_error
 from jaxvos.system import Clip, LossOutput, System
 from jaxvos.training import OptimizerConfig, TrainingConfig, fit
 
@@ -63,9 +64,10 @@ def config(**changes) -> TrainingConfig:
 
 if __name__ == "__main__":
     workdir, steps, every, *seconds = sys.argv[1:]
-    fit(
-        tiny(),
-        lambda start: clips(start, seconds=float(seconds[0]) if seconds else 0.0),
-        config(num_steps=int(steps), checkpoint_every=int(every)),
-        workdir=Path(workdir),
-    )
+    with exit_on_input_error():
+        fit(
+            tiny(),
+            lambda start: clips(start, seconds=float(seconds[0]) if seconds else 0.0),
+            config(num_steps=int(steps), checkpoint_every=int(every)),
+            workdir=Path(workdir),
+        )
