@@ -240,7 +240,9 @@ def _reading(checkpoint: Path) -> Iterator[None]:
     except (OSError, ValueError, KeyError) as error:
         code = _error_code(error)
         if code not in (None, errno.ENOENT):
-            raise InputError(f"cannot read {checkpoint}: {os.strerror(code)}; put that right and start again") from error
+            raise InputError(
+                f"cannot read {checkpoint}: {os.strerror(code)}; put that right, then start again"
+            ) from error
         raise InputError(
             f"{checkpoint} is damaged: a file in it is cut off, missing or not what was written; delete that folder to "
             "go on from the checkpoint before it"

@@ -1,5 +1,9 @@
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+from tiny_runs import assert_ends_as, checkpoints, names, run_whole
 from tiny_system import clips, config, tiny
 
 from jaxvos.errors import InputError
@@ -38,13 +42,28 @@ def test_the_latest_are_kept_and_readable_from_any_of_three_folders(run):
     assert np.any(earlier["params"]["encoder"]["kernel"] != kernel)
 
 
-def test_a_half_written_checkpoint_is_not_seen(tmp_path):
-    fit(tiny(), clips, config(num_steps=2), workdir=tmp_path, progress=False)
-    half = tmp_path / "checkpoints" / "9.orbax-checkpoint-tmp"
-    half.mkdir()
-    (half / "variables").mkdir()
-    state = fit(tiny(), clips, config(num_steps=3), workdir=tmp_path, progress=False)
-    assert int(state.step) == 3 and not half.exists()
+def test_the_best_is_still_known_after_a_new_start(tmp_path):
+    options = {"checkpoint_every": 3, "eval_every": 2, "keep": 1, "best_metric": "j"}
+    for steps in (6, 10):
+        fit(tiny(), clips, config(num_steps=steps, **options), workdir=tmp_path, progress=False,
+            evaluate=lambda variables, step: {"j": float(step == 2)})  # fmt: skip
+        assert checkpoints(tmp_path) == [2, steps]
+
+
+def test_a_kill_in_the_middle_of_a_deletion_leaves_whole_checkpoints(tmp_path, monkeypatch):
+    def begin(folder, *args, **kwargs):
+        next(Path(folder).rglob("_METADATA")).unlink()
+        raise SystemExit("killed")
+
+    whole = run_whole(tmp_path / "whole", 10)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="killed"):
+        patch.setattr(shutil, "rmtree", begin)
+        run_whole(tmp_path / "killed", 10)
+    assert len(checkpoints(tmp_path / "killed")) >= 2
+    for step in checkpoints(tmp_path / "killed"):
+        load_variables(tmp_path / "killed" / "checkpoints" / str(step))
+    assert_ends_as(tmp_path / "killed", whole)
+    assert names(tmp_path / "killed") == names(tmp_path / "whole")
 
 
 def test_a_folder_without_checkpoints_is_named(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import resource
 import sys
 import types
 
@@ -36,6 +37,29 @@ def test_what_is_not_finite_is_null(tmp_path):
     writer.close()
     assert json.loads((tmp_path / "log.jsonl").read_text()) == {"step": 1, "a": None, "b": 2.0}
     assert read_log(tmp_path) == {"b": [(1, 2.0)]}
+
+
+def test_what_a_killed_run_left_of_a_new_log_is_removed(tmp_path):
+    for name in (".log.123-0123abcd.jsonl", ".config.123-0123abcd.json", "log.jsonl"):
+        (tmp_path / name).write_text('{"step": 1, "loss": 1.0}\n')
+    _write(tmp_path, [2], start=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".config.123-0123abcd.json", "log.jsonl"]
+    assert read_log(tmp_path) == {"loss": [(1, 1.0), (2, 0.5)]}
+
+
+def test_a_line_that_the_system_refuses_is_named(tmp_path):
+    writer = LogWriter(tmp_path)
+    writer.write(1, {"loss": 1.0})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, hard))
+    try:
+        for write in (lambda: writer.write(2, {"loss": 0.5}), writer.close):
+            with pytest.raises(InputError, match="cannot write .*log.jsonl: File too large; make room there"):
+                write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "log.jsonl").stat().st_size == 40
+    assert read_log(tmp_path) == {"loss": [(1, 1.0)]}
 
 
 def test_no_log_is_named(tmp_path):
