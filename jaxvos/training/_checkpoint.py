@@ -68,7 +68,7 @@ class Checkpoints:
         logging.getLogger("absl").addFilter(_tells_news)
         if jax.process_index() == 0 and self._folder.is_dir():
             for path in self._folder.iterdir():
-                if _UNFINISHED in path.name or (_is_step(path) and not _is_whole(path)):
+                if path.is_dir() and (_UNFINISHED in path.name or (_is_step(path) and not _is_whole(path))):
                     shutil.rmtree(path)
         return ocp.CheckpointManager(self._folder, item_handlers=_handlers(), options=self._options)
 

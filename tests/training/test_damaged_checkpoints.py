@@ -1,4 +1,4 @@
-"""What is not a whole checkpoint is passed over; what looks like one and is not is named. No other state comes of it."""
+"""What is not a whole checkpoint is passed over; what only looks like one is named. No other state comes of it."""
 
 import gc
 import shutil

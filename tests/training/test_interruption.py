@@ -13,6 +13,7 @@ from tiny_runs import SCRIPT, assert_ends_as, checkpoints, freeze_in_save, run_w
 from tiny_system import clips, config, tiny
 
 from jaxvos.training import fit, load_variables, read_log
+from jaxvos.training._checkpoint import Checkpoints
 
 STEPS = 40
 EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
@@ -86,6 +87,27 @@ def test_signals_are_as_before_afterwards(tmp_path):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     fit(tiny(), clips, config(num_steps=1), workdir=tmp_path, progress=False)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_a_signal_while_the_last_save_ends_is_not_died_of(tmp_path, monkeypatch):
+    died, signalled = [], []
+    close = Checkpoints.close
+
+    def signal_and_close(self):
+        if not signalled:
+            signalled.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+        close(self)
+
+    monkeypatch.setattr(Checkpoints, "close", signal_and_close)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: died.append(number))
+    try:
+        with pytest.raises(SystemExit) as stop:
+            fit(tiny(), clips, config(num_steps=3), workdir=tmp_path, progress=False)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stop.value.code == 143 and not died
+    assert checkpoints(tmp_path) == [2, 3]
 
 
 def test_sigint_in_process_saves(tmp_path):
