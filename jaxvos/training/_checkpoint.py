@@ -216,7 +216,8 @@ def _is_step(path: Path) -> bool:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    return all((checkpoint / part).is_file() for part in _PARTS)
+    """Whether it has all its parts; one that was not on the disk yet when the machine went off is an empty file."""
+    return all((checkpoint / part).is_file() and (checkpoint / part).stat().st_size > 0 for part in _PARTS)
 
 
 @contextlib.contextmanager
