@@ -23,7 +23,7 @@ from jaxvos.data._loader import clip_batches
 from jaxvos.data._masks import check_mask_size, check_objects, davis_palette, read_annotation, read_mask, write_mask
 from jaxvos.data._object_source import ObjectDataConfig, object_batches
 from jaxvos.data._prepared import PreparedSequence, open_dataset
-from jaxvos.data._processes import gather, share_of
+from jaxvos.data._processes import gather, rows_of, share_of
 from jaxvos.data._proposal_cleaning import clean_proposals
 from jaxvos.data._proposals import read_proposals, write_proposals
 from jaxvos.data._rle import decode_rle, encode_rle
@@ -102,6 +102,7 @@ __all__ = [
     "read_pfm",
     "read_proposals",
     "read_videos",
+    "rows_of",
     "sample_clip",
     "share_of",
     "shuffled_batches",
