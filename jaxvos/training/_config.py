@@ -144,6 +144,9 @@ class HostsConfig:
         told = [value is not None for value in (self.coordinator, self.num_processes, self.process_id)]
         _check(all(told) or not any(told), "hosts wants coordinator, num_processes and process_id, or none of them")
         _check(not (self.detect and any(told)), "hosts.detect finds what is told beside it: leave one of them out")
+        port = (self.coordinator or ":0").rpartition(":")[2]
+        _check(port.isdecimal() and ":" in (self.coordinator or ":"),
+               f"hosts.coordinator '{self.coordinator}' is no HOST:PORT: give the address of process 0 and a free port")
         if self.num_processes is not None and self.process_id is not None:
             known = 0 <= self.process_id < self.num_processes
             _check(known, f"hosts.process_id {self.process_id} is none of {self.num_processes}: count from 0")

@@ -14,6 +14,7 @@ from jaxvos.system import Clip, System
 from jaxvos.training._checkpoint import Checkpoints
 from jaxvos.training._checks import check_metrics, clip_shapes, closed, finite_means, is_due, next_clip
 from jaxvos.training._config import TrainingConfig
+from jaxvos.training._hosts import end_with_the_others
 from jaxvos.training._initial import override_variables, warm_start
 from jaxvos.training._layers import compute_in_bfloat16, recompute
 from jaxvos.training._optimizer import make_optimizer
@@ -153,6 +154,7 @@ def fit(
         batch, good = first.images.shape[0], saved_step
         bar = Progress(start, config.num_steps, batch, shown=progress)
         stack.callback(bar.close)
+        stack.enter_context(end_with_the_others())
         extra = {"compile_seconds": compile_seconds}
         pending: list[dict[str, jax.Array]] = []  # of the steps since the last line of the log; still on the devices
         batches = itertools.chain(iter([first]), batches)

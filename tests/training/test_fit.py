@@ -67,7 +67,8 @@ def _poisoned(start_step):
 
 
 def test_a_loss_that_is_not_finite_raises_and_keeps_the_last_good_checkpoint(tmp_path):
-    with pytest.raises(FloatingPointError, match="loss is nan at step 5"):
+    named = r"loss is nan at step 5 \(clips 32 to 39 of the data\); the last good checkpoint is 4 in "
+    with pytest.raises(FloatingPointError, match=named):
         fit(tiny(), _poisoned, config(log_every=50), workdir=tmp_path, progress=False)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(load_variables(tmp_path)[0]))
@@ -190,3 +191,42 @@ def test_the_loss_is_traced_once():
 
     fit(system._replace(loss=loss), clips, config(num_steps=5), progress=False)
     assert len(traces) == 1
+
+
+def test_the_mean_of_the_parameters_is_judged_given_and_resumed(tmp_path):
+    seen = {}
+
+    def evaluate(variables, step):
+        seen[step] = np.asarray(variables["params"]["decoder"]["kernel"])
+        return {}
+
+    options = {"ema": 0.9, "eval_every": 2}
+    whole = fit(tiny(), clips, config(num_steps=6, **options), workdir=tmp_path / "whole", evaluate=evaluate,
+                progress=False)  # fmt: skip
+    fit(tiny(), clips, config(num_steps=4, **options), workdir=tmp_path / "parts", progress=False)
+    parts = fit(tiny(), clips, config(num_steps=6, **options), workdir=tmp_path / "parts", progress=False)
+    _assert_same(whole.variables, parts.variables)
+    _assert_same({"": whole.opt_state}, {"": parts.opt_state})
+    np.testing.assert_array_equal(seen[6], whole.variables["params"]["decoder"]["kernel"])
+    _assert_same(load_variables(tmp_path / "whole")[0], whole.variables)
+    _assert_same(fit(tiny(), clips, config(num_steps=6, **options), workdir=tmp_path / "whole").variables,
+                 whole.variables)  # fmt: skip
+    plain = fit(tiny(), clips, config(num_steps=6), progress=False)
+    assert np.abs(plain.variables["params"]["decoder"]["kernel"] - seen[6]).max() > 1e-3
+    _assert_same(plain.variables["batch_stats"], whole.variables["batch_stats"])
+
+
+@pytest.mark.parametrize("options", [{"precision": "bfloat16"}, {"accumulate": 2}], ids=str)
+def test_how_a_step_is_computed_is_heeded(options):
+    plain, other = (fit(tiny(), clips, config(num_steps=2, **x), progress=False) for x in ({}, options))
+    difference = np.abs(plain.variables["params"]["encoder"]["kernel"] - other.variables["params"]["encoder"]["kernel"])
+    assert 1e-5 < difference.max() < 0.05
+    assert {x.dtype for x in jax.tree.leaves(other.variables)} == {np.dtype(np.float32)}
+
+
+def test_some_steps_are_traced(tmp_path):
+    fit(tiny(), clips, config(num_steps=4, profile=(2, 3)), workdir=tmp_path, progress=False)
+    (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
+    assert trace.stat().st_size > 1000
+    with pytest.raises(InputError, match="a profile is written to the folder of the run: give --workdir"):
+        fit(tiny(), clips, config(num_steps=1, profile=(1, 1)), progress=False)

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import jax
 import pytest
 
 from jaxvos.errors import InputError
@@ -49,6 +50,11 @@ def test_a_preset_and_its_options():
     assert config.training.optimizer.lr == 3e-4 and config.training.optimizer.frozen == ("flow",)
 
 
+def _hosts(coordinator, count, index):
+    options = {"coordinator": coordinator, "num-processes": count, "process-id": index}
+    return [word for name, value in options.items() for word in (f"--hosts.{name}", str(value))]
+
+
 @pytest.mark.parametrize(
     "args, message",
     [
@@ -61,6 +67,15 @@ def test_a_preset_and_its_options():
         (["base", "--training.optimizer.name", "foo"], "invalid choice 'foo'"),
         (["base", "--training.optimizer.lr", "-1"], "lr must be positive, not -1"),
         (["base", "--training.num-steps", "0"], "num_steps must be at least 1"),
+        (["base", "--training.ema", "1"], "ema must lie between 0 and 1, not 1"),
+        (["base", "--training.accumulate", "0"], "accumulate must be at least 1, not 0"),
+        (["base", "--training.parallel.model", "0"], "parallel.model must be at least 1, not 0"),
+        (["base", "--training.profile", "3", "2"], "profile must be a first and a last step, from 1 on, not (3, 2)"),
+        (["base", "--hosts.coordinator", "here:1"], "hosts wants coordinator, num_processes and process_id, or none"),
+        (["base", *_hosts("here:1", 2, 2)], "hosts.process_id 2 is none of 2: count from 0"),
+        (["base", *_hosts("here", 2, 0)], "hosts.coordinator 'here' is no HOST:PORT"),
+        (["base", "--hosts.detect", *_hosts("here:1", 2, 0)], "hosts.detect finds what is told beside it"),
+        (["base", "--hosts.timeout", "0"], "hosts.timeout must be at least 1 second"),
     ],
 )
 def test_wrong_input_is_one_line_and_code_2(capsys, tmp_path, args, message):
@@ -90,6 +105,22 @@ def test_a_folder_holds_one_configuration(tmp_path, capsys):
     error = _refused(capsys, "base", *folder, "--training.optimizer.lr", "3e-4")
     assert "training.optimizer.lr is 0.001 there and 0.0003 here" in error
     assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["training"]["num_steps"] == 5
+
+
+def test_compiled_programs_are_kept(tmp_path):
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        _launch("base", "--compile-cache", str(tmp_path / "cache"))
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "cache")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_the_layout_of_a_run_may_change(tmp_path, capsys):
+    folder = ["--workdir", str(tmp_path / "run")]
+    _launch("base", *folder)
+    _launch("base", *folder, "--training.parallel.split-optimizer", "--training.remat", "x", "--hosts.timeout", "9")
+    assert "training.ema is None there" in _refused(capsys, "base", *folder, "--training.ema", "0.9")
 
 
 def test_an_experiment_that_refuses_its_input_leaves_nothing(tmp_path, capsys):
