@@ -21,6 +21,7 @@ bench: .venv/.test
 	$(BIN)/python experiments/benchmarks/dmm_net.py
 	$(BIN)/python experiments/benchmarks/memory.py
 	$(BIN)/python experiments/benchmarks/propagation.py
+	$(BIN)/python experiments/benchmarks/training.py
 
 lint: .venv/.dev
 	$(BIN)/ruff check . && $(BIN)/pyright

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxvos.errors import InputError
 from jaxvos.system import Clip
 from jaxvos.training._paths import flatten
 
-__all__ = ["check_metrics", "clip_shapes", "closed", "finite_means", "is_due", "next_clip"]
+__all__ = ["check_metrics", "clip_shapes", "closed", "finite_means", "is_due", "next_clip", "program_size"]
 
 
 def next_clip(batches: Iterator[Clip], step: int) -> Clip:
@@ -54,6 +55,14 @@ def check_metrics(metrics: Mapping[str, float], best_metric: str | None) -> None
     """Raises InputError if the metric that ranks checkpoints is not among those of the evaluation."""
     if best_metric is not None and best_metric not in metrics:
         raise InputError(f"best_metric '{best_metric}' is none of the evaluation's: {', '.join(metrics)}")
+
+
+def program_size(compiled: jax.stages.Compiled) -> dict[str, float]:
+    """Returns what a device does and needs in a step, as far as XLA tells: `gigaflop` and `temporary_megabyte`."""
+    costs, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    flops = (costs or {}).get("flops", 0)
+    return {**({"gigaflop": flops / 1e9} if flops > 0 else {}),
+            **({} if memory is None else {"temporary_megabyte": memory.temp_size_in_bytes / 1e6})}  # fmt: skip
 
 
 def closed(step: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ import jax
 from jaxvos.errors import InputError
 from jaxvos.system import Clip, System
 from jaxvos.training._checkpoint import Checkpoints
-from jaxvos.training._checks import check_metrics, clip_shapes, closed, finite_means, is_due, next_clip
+from jaxvos.training._checks import check_metrics, clip_shapes, closed, finite_means, is_due, next_clip, program_size
 from jaxvos.training._config import TrainingConfig
 from jaxvos.training._hosts import end_with_the_others
 from jaxvos.training._initial import override_variables, warm_start
@@ -155,7 +155,7 @@ def fit(
         bar = Progress(start, config.num_steps, batch, shown=progress)
         stack.callback(bar.close)
         stack.enter_context(end_with_the_others())
-        extra = {"compile_seconds": compile_seconds}
+        extra = {"compile_seconds": compile_seconds, **program_size(step_fn)}
         pending: list[dict[str, jax.Array]] = []  # of the steps since the last line of the log; still on the devices
         batches = itertools.chain(iter([first]), batches)
         del first  # the iterator forgets it too, once it has given it

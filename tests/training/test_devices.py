@@ -15,7 +15,7 @@ from jaxvos.training import load_variables, read_log
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 STEPS = 10
 # Adam divides by the size of a gradient, and one that is nothing but rounding would become a step of full length
-PLAIN = {"num-steps": STEPS, "log-every": 1, "optimizer.name": "sgd", "optimizer.lr": 1e-3}
+PLAIN = {"num-steps": STEPS, "log-every": 1, "optimizer.name": "sgd", "optimizer.lr": 3e-4}
 BATCH = {"data.batch-size": 8}
 SYSTEMS = {
     "transportnet": BATCH,
@@ -71,6 +71,12 @@ def _videos(folder):
             Image.fromarray(image).save(folder / "videos" / f"v{video}" / f"{t:03d}.png")
 
 
+def _assert_near(found, expected, *, atol, rtol=0.0):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=atol, rtol=rtol, err_msg=jax.tree_util.keystr(path))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SYSTEMS)
 def test_one_device_is_eight_and_two_processes(script, tmp_path):
@@ -87,12 +93,15 @@ def test_one_device_is_eight_and_two_processes(script, tmp_path):
             expected, story = load_variables(one)
             found, other = load_variables(many)
             assert story["device"].startswith("1 x") and other["device"].startswith("8 x")
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), found, expected)
+            _assert_near(found["params"], expected["params"], atol=1e-5)
+            # sums reorder, so that now and then a unit is on at one place and off at the other; there are few here
+            _assert_near(found.get("batch_stats", {}), expected.get("batch_stats", {}), atol=1e-5, rtol=1e-3)
             worst[name] = max(float(np.abs(a - b).max()) for a, b in
-                              zip(*map(jax.tree.leaves, (found, expected)), strict=True))  # fmt: skip
+                              zip(*(jax.tree.leaves(x["params"]) for x in (found, expected)), strict=True))  # fmt: skip
             losses, others = read_log(one), read_log(many)
             assert losses.keys() == others.keys()
-            for scalar in losses.keys() - {"clips_per_second", "compile_seconds"}:
-                np.testing.assert_allclose(others[scalar], losses[scalar], rtol=1e-4, atol=1e-5, err_msg=scalar)
+            for scalar in losses.keys() - {"clips_per_second", "compile_seconds", "gigaflop", "temporary_megabyte"}:
+                near = 1e-2 if scalar == "grad_norm" else 1e-3
+                np.testing.assert_allclose(others[scalar], losses[scalar], rtol=near, atol=1e-5, err_msg=scalar)
             assert len({loss for _, loss in losses["loss"]}) == STEPS  # it moved, and clips differed
     print(script, worst)

@@ -34,7 +34,10 @@ def test_the_log_holds_means_since_the_line_before(tmp_path):
     fit(tiny(), clips, config(num_steps=4, log_every=4, checkpoint_every=9), workdir=tmp_path / "all", progress=False)
     each = [loss for _, loss in _losses(tmp_path / "each")]
     assert _losses(tmp_path / "all") == [(4, pytest.approx(np.mean(each), rel=1e-6))]
-    assert set(read_log(tmp_path / "all")) == {"loss", "grad_norm", "half", "clips_per_second", "compile_seconds"}
+    log = read_log(tmp_path / "all")
+    once = {"compile_seconds", "gigaflop", "temporary_megabyte"}
+    assert set(log) == {"loss", "grad_norm", "half", "clips_per_second", *once}
+    assert all(len(log[name]) == 1 and log[name][0][1] > 0 for name in once)
 
 
 def test_resumed_is_uninterrupted_bit_for_bit(tmp_path, capsys):
