@@ -33,7 +33,8 @@ def small_recipe(
     first, second = steps or (min(max(8 * num_videos, 150), 3000),) * 2
     optimizer = OptimizerConfig(lr=1e-4, schedule="thirds", warmup_steps=10, clip_norm=1.0)
     training = TrainingConfig(num_steps=first, seed=seed, checkpoint_every=50, log_every=10, optimizer=optimizer)
-    joint = evolve(training, num_steps=second, optimizer={
-        "lr": 5e-4, "groups": (("encoder", 5e-5), ("value/encoder", 2e-4)), "schedule": "constant"})  # fmt: skip
+    # the layer that sees masks begins with zeros, beside layers that expect numbers of some size
+    rates = ("encoder", 5e-5), ("value/encoder", 2e-4), ("value/mask_conv", 1e-2)
+    joint = evolve(training, num_steps=second, optimizer={"lr": 5e-4, "groups": rates, "schedule": "constant"})
     refresh = max(100, -(-second // 3))
     return SelfTrainingConfig(refresh=refresh, batch_size=4, size=(size, size)), training, joint
