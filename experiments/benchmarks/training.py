@@ -10,6 +10,10 @@ one device's program. With --peak-teraflops, utilisation is FLOPs over seconds o
 grows with them (weak scaling): simulated devices share the same cores, so that n of them at best take n times as long,
 and "overhead" is what they take beyond that.
 
+Solvers stay float32 whatever the layers are: plans between two frames of bikes.mp4 in ImageNet's features of stage 4
+(EfficientNet-Lite0 at 512x512, dense Sinkhorn, epsilon 0.05, 20 iterations) have rows that miss their mass by at most
+7.0e-7 from float32 features and 6.7e-7 from bfloat16 ones; with the iterations in bfloat16 as well, by 8.3e-3.
+
 Not yet measured on an accelerator.
 """
 
