@@ -102,7 +102,7 @@ def test_one_device_is_eight_and_two_processes(script, tmp_path):
             losses, others = read_log(one), read_log(many)
             assert losses.keys() == others.keys()
             for scalar in losses.keys() - {"clips_per_second", "compile_seconds", "gigaflop", "temporary_megabyte"}:
-                near = 1e-2 if scalar == "grad_norm" else 1e-3
+                near = 1e-3 if scalar == "loss" else 5e-2
                 np.testing.assert_allclose(others[scalar], losses[scalar], rtol=near, atol=1e-5, err_msg=scalar)
             assert len({loss for _, loss in losses["loss"]}) == STEPS  # it moved, and clips differed
     print(script, worst)
