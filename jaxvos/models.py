@@ -1,10 +1,12 @@
 """Systems with their weights: the embedded default, a weights file, or the folder of a training run."""
 
+import contextlib
 import dataclasses
+import difflib
 import functools
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +41,8 @@ from jaxvos.training import load_variables, match_variables, save_variables
 from jaxvos.typing import Variables
 
 __all__ = ["DEFAULT", "FIRST_MASK", "FLOW", "IMAGENET", "MATCHER", "PROPOSALS", "Model", "abstract_variables",
-           "default_model", "load_model", "pretrained_start", "save_model", "save_run"]
+           "build_system", "default_model", "embedded_models", "find_embedded", "load_model", "pretrained_start",
+           "save_model", "save_run"]
 
 DEFAULT = "transportnet-lite-synthetic"
 """Finds what moves."""
@@ -93,6 +96,28 @@ def default_model(*, marked: bool, matching: bool) -> str:
     return MATCHER if matching else FIRST_MASK
 
 
+def embedded_models() -> dict[str, Path]:
+    """The weights file of each embedded model, by its name."""
+    return {path.stem: path for path in sorted(_FOLDER.glob("*.safetensors"))}
+
+
+def find_embedded(name: str) -> Path:
+    """The weights file of an embedded model.
+
+    Args:
+      name: its own, or that of its system.
+
+    Raises:
+      InputError: there is none, with those that there are.
+    """
+    path = _embedded(_EMBEDDED.get(name, name))
+    if path is None:
+        close = difflib.get_close_matches(name, [*embedded_models(), *_EMBEDDED], n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ";"
+        raise InputError(f"there is no embedded model '{name}'{hint} there are: {_names()}")
+    return path
+
+
 def load_model(source: str | Path | None = None) -> Model:
     """Loads a model.
 
@@ -122,17 +147,38 @@ def load_model(source: str | Path | None = None) -> Model:
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"model {path} cannot be read ({reason}): copy it again") from error
-    name, settings = metadata.get("system"), metadata.get("config")
-    if name is None or settings is None:
-        raise InputError(f"{path} does not say which system it belongs to: save it with jaxvos.models.save_model")
-    if name not in _SYSTEMS:
-        raise InputError(f"{path} is of a system '{name}', and this version of jaxvos has {', '.join(_SYSTEMS)}")
-    config, system, expected = _build(name, settings, path)
+    config, system = build_system(metadata, path)
+    with _building(path):
+        expected = abstract_variables(system)
     try:
         match_variables(variables, expected)
     except InputError as error:
         raise InputError(f"{path} is a checkpoint of another configuration: {error}") from None
     return Model(_name(path), system, jax.tree.map(jnp.asarray, variables), config, metadata)
+
+
+def build_system(metadata: Mapping[str, Any], path: Path) -> tuple[Any, System]:
+    """The configuration that a weights file tells of, and its system, without the weights.
+
+    Args:
+      metadata: of the file: `system` is the name, and `config` the configuration.
+      path: the file, for messages.
+
+    Raises:
+      InputError: there is no such system, or it has no such configuration.
+    """
+    name, settings = metadata.get("system"), metadata.get("config")
+    if name is None or settings is None:
+        raise InputError(f"{path} does not say which system it belongs to: save it with jaxvos.models.save_model")
+    if name not in _SYSTEMS:
+        raise InputError(f"{path} is of a system '{name}', and this version of jaxvos has {', '.join(_SYSTEMS)}")
+    config_type, build = _SYSTEMS[name]
+    try:
+        config = dacite.from_dict(config_type, settings, dacite.Config(cast=[tuple], strict=True))
+    except dacite.DaciteError as error:
+        raise InputError(f"{path} has a configuration of another version of jaxvos: {error}") from None
+    with _building(path):
+        return config, build(config)
 
 
 def save_model(
@@ -219,12 +265,11 @@ def _propagation() -> Model:
 
 
 def _embedded(name: str) -> Path | None:
-    path = _FOLDER / f"{name}.safetensors"
-    return path if path.is_file() else None
+    return embedded_models().get(name)
 
 
 def _names() -> str:
-    return ", ".join(sorted(path.stem for path in _FOLDER.glob("*.safetensors"))) or "none is embedded"
+    return ", ".join(embedded_models()) or "none is embedded"
 
 
 def _name(path: Path) -> str:
@@ -244,15 +289,10 @@ def _story(path: Path, metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**run, "config": run["config"].get("system"), "system": run["config"].get("system_name")}
 
 
-def _build(name: str, settings: Mapping[str, Any], path: Path) -> tuple[Any, System, Variables]:
-    """Makes the configuration, its system and its abstract variables; what another version wrote may give neither."""
-    config_type, build = _SYSTEMS[name]
+@contextlib.contextmanager
+def _building(path: Path) -> Iterator[None]:
+    """What another version wrote may give no system, or one without variables."""
     try:
-        config = dacite.from_dict(config_type, settings, dacite.Config(cast=[tuple], strict=True))
-    except dacite.DaciteError as error:
-        raise InputError(f"{path} has a configuration of another version of jaxvos: {error}") from None
-    try:
-        system = build(config)
-        return config, system, abstract_variables(system)
+        yield
     except (ArithmeticError, TypeError, ValueError) as error:
         raise InputError(f"{path} has a configuration that cannot be built: {error}") from None

@@ -12,10 +12,19 @@ from safetensors.numpy import load_file, save_file
 
 import jaxvos.models
 from jaxvos.errors import InputError
-from jaxvos.models import DEFAULT, abstract_variables, load_model, pretrained_start, save_model
+from jaxvos.models import (
+    DEFAULT,
+    abstract_variables,
+    build_system,
+    embedded_models,
+    find_embedded,
+    load_model,
+    pretrained_start,
+    save_model,
+)
 from jaxvos.nets import backbone, pretrained
 from jaxvos.systems import MaskVOSConfig, MaskVOSNetConfig, STCNConfig, TransportNetConfig, mask_vos, stcn
-from jaxvos.training import Checkpoints, ExperimentConfig, TrainState, describe_run, launch
+from jaxvos.training import Checkpoints, ExperimentConfig, TrainState, describe_run, launch, read_shapes
 
 
 def _story(path):
@@ -76,6 +85,38 @@ def test_an_embedded_name(tiny_model, tmp_path, monkeypatch):
     assert load_model("small").name == "small"
     with pytest.raises(InputError, match="there is no model smal: .*embedded model .small.$"):
         load_model("smal")
+    assert embedded_models() == {"small": tmp_path / "small.safetensors"}
+    assert find_embedded("small") == tmp_path / "small.safetensors"
+    for name in ("smal", str(tiny_model.with_suffix(""))):  # a file elsewhere is not embedded
+        with pytest.raises(InputError, match=f"there is no embedded model '{name}'.* there are: small$"):
+            find_embedded(name)
+
+
+def test_the_name_of_a_system_is_that_of_its_embedded_model():
+    for name, path in embedded_models().items():
+        system = _story(path)["system"]
+        assert find_embedded(system) == path == find_embedded(name)
+    with pytest.raises(InputError, match="no embedded model 'stnc'; did you mean 'stcn'. there are: dmm-net-lite, "):
+        find_embedded("stnc")
+
+
+def test_a_system_without_its_weights(tiny_model):
+    """Is that of the model, from what the header says."""
+    shapes, story = read_shapes(tiny_model)
+    model = load_model(tiny_model)
+    config, system = build_system(story, tiny_model)
+    assert config == model.config and system is model.system
+    arrays = load_file(tiny_model)
+    assert shapes == {name: array.shape for name, array in arrays.items()} and story == _story(tiny_model)
+    with pytest.raises(InputError, match="is of a system 'matnet'"):
+        build_system(story | {"system": "matnet"}, tiny_model)
+
+
+def test_headers_that_are_none(tmp_path):
+    (tmp_path / "text").write_text("hello")
+    for name, match in (("text", "is not a safetensors file"), ("none", "does not exist")):
+        with pytest.raises(InputError, match=match):
+            read_shapes(tmp_path / name)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from jaxvos.cli._evaluate import DESCRIPTION, Evaluate
 from jaxvos.cli._export import Export
 from jaxvos.cli._fit import Fit
 from jaxvos.cli._flow import EstimateFlow
+from jaxvos.cli._models import ListModels
 from jaxvos.cli._proposals import Propose
 from jaxvos.cli._runs import CompareRuns
 from jaxvos.cli._segment import Segment
@@ -52,6 +53,7 @@ _COMMANDS: Mapping[str, _Command | _Group] = {
     "flow": _Command(EstimateFlow),
     "fit": _Command(Fit),
     "clusters": _Command(DrawClusters),
+    "models": _Command(ListModels),
     "runs": _Group("Runs of training, side by side.", {"compare": _Command(CompareRuns)}),
     "export": _Command(Export),
     "evaluate": _Command(Evaluate, DESCRIPTION),

@@ -19,7 +19,7 @@ from jaxvos.training._provenance import as_json, describe_run
 from jaxvos.training._run import Run, read_runs
 from jaxvos.training._state import TrainState, create_state
 from jaxvos.training._step import train_step
-from jaxvos.training._weights import match_variables, save_variables
+from jaxvos.training._weights import match_variables, read_shapes, save_variables
 from jaxvos.training._writer import read_log
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "parse",
     "read_log",
     "read_runs",
+    "read_shapes",
     "running_mean",
     "save_variables",
     "train_step",

@@ -1,7 +1,8 @@
 """Variables as a safetensors file with flat names, such as `params/encoder/conv1/kernel`."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from jaxvos.files import atomic_path
 from jaxvos.training._paths import flatten, unflatten
 from jaxvos.typing import Variables
 
-__all__ = ["load_weights", "match_variables", "merge_variables", "save_variables"]
+__all__ = ["load_weights", "match_variables", "merge_variables", "read_shapes", "save_variables"]
 
 
 def save_variables(
@@ -45,19 +46,21 @@ def load_weights(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         InputError: if there is no such file, or it is not a safetensors file.
     """
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = json.loads((file.metadata() or {}).get("metadata", "{}"))
-            flat = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise InputError(f"{path} is not a safetensors file: {error}") from error
+    with _opened(path) as file:
+        metadata = _metadata(file)
+        flat = {name: file.get_tensor(name) for name in file.keys()}
     half = np.dtype(np.float16)
     return unflatten({name: x.astype(np.float32) if x.dtype == half else x for name, x in flat.items()}), metadata
+
+
+def read_shapes(path: Path | str) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
+    """Reads the header alone of what `save_variables` wrote: the shape of each flat name, and the metadata.
+
+    Raises:
+        InputError: as `load_weights`.
+    """
+    with _opened(path) as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, _metadata(file)
 
 
 def match_variables(variables: Variables, expected: Variables) -> None:
@@ -83,6 +86,23 @@ def merge_variables(base: Variables, part: Variables) -> tuple[dict[str, Any], l
     names = [name for name, leaf in old.items() if name in new and np.shape(new[name]) == np.shape(leaf)]
     leaves = [new[name].astype(leaf.dtype) if name in names else leaf for name, leaf in old.items()]
     return jax.tree.unflatten(jax.tree.structure(base), leaves), names
+
+
+@contextlib.contextmanager
+def _opened(path: Path | str) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a safetensors file: {error}") from error
+
+
+def _metadata(file: Any) -> dict[str, Any]:
+    return json.loads((file.metadata() or {}).get("metadata", "{}"))
 
 
 def _shapes(tree: Variables) -> dict[str, tuple[int, ...]]:

@@ -12,7 +12,7 @@ PROGRAM = [sys.executable, "-c", "from jaxvos.cli import main; main()"]
 def test_usage_names_every_command(run, args):
     code, out, err = run(*args)
     assert code == 0 and err == "" and out.startswith("usage: jaxvos COMMAND")
-    commands = ("segment", "proposals", "flow", "export", "runs", "evaluate", "submit", "datasets", "demo")
+    commands = ("segment", "proposals", "flow", "export", "models", "runs", "evaluate", "submit", "datasets", "demo")
     assert all(f"\n  {command} " in out for command in commands)
 
 

@@ -7,7 +7,8 @@ import re
 import pytest
 
 ROOMS = ["solvers", "ops", "nets", "losses", "metrics", "systems", "data", "training", "system", "typing", "errors",
-         "files", "inference", "evaluation", "models", "results", "drawing", "self_training", "cli"]  # fmt: skip
+         "files", "inference", "evaluation", "models", "cards", "results", "drawing", "self_training",
+         "cli"]  # fmt: skip
 # mathematics that may be left out, or what a reader of the equation expects by position
 POSITIONAL_DEFAULTS = {
     "sinkhorn": {"a", "b"}, "streaming_sinkhorn": {"a", "b"}, "transportnet": {"config"}, "dmm_net": {"config"},

@@ -25,6 +25,7 @@ ALLOWED = {
     "data": {"typing", "system", "ops"},
     "training": {"typing", "system"},
     "models": {"typing", "system", "systems", "nets", "training"},
+    "cards": {"system", "models", "training"},
     "inference": {"typing", "system", "ops", "training", "data", "models"},
     "evaluation": {"typing", "inference", "metrics", "system", "data", "drawing"},
     "self_training": {"typing", "ops", "nets", "system", "systems", "data", "training", "drawing"},
