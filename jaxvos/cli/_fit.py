@@ -51,9 +51,8 @@ class Fit:
     """How videos are clustered: k-means, or optimal transport with learned sizes."""
     num_clusters: int = 5
     """Clusters of a video."""
-    rounds: int = 0
-    """Times that masks are refined once they are carried on, when the run is used; that takes far more steps than the
-    default to be of use."""
+    rounds: int = 1
+    """Times that masks are refined once they are carried on, when the run is used."""
     short_side: int = 256
     """Videos are kept in memory with so many rows (or columns, if there are fewer)."""
     max_frames: int = 36

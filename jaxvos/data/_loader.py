@@ -92,7 +92,7 @@ def threaded_batches(
         raise InputError(f"{batch_size} clips in a batch and {num_workers} workers: want one of each at least")
 
     def batches(start: int) -> Iterator[Clip]:
-        rows = rows_of(batch_size, process_index, process_count)
+        rows = rows_of(batch_size, process_index=process_index, process_count=process_count)
         pending: collections.deque[list[Future[Clip]]] = collections.deque()
         pool = ThreadPoolExecutor(num_workers, thread_name_prefix="clips")
         try:

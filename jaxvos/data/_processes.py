@@ -15,7 +15,7 @@ __all__ = ["gather", "rows_of", "share_of"]
 _T = TypeVar("_T")
 
 
-def rows_of(batch_size: int, process_index: int | None = None, process_count: int | None = None) -> range:
+def rows_of(batch_size: int, *, process_index: int | None = None, process_count: int | None = None) -> range:
     """Returns those rows of a batch that a process makes, this one if none is named.
 
     Raises:

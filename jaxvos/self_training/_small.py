@@ -11,12 +11,12 @@ __all__ = ["small_net", "small_recipe"]
 def small_net(encoder: BackboneName = "efficientnet_lite0") -> MaskVOSConfig:
     """Mask-VOS with thin heads, two encoders of one kind, and a context of 7 frames of 256 rows.
 
-    Masks are carried on and not refined: after some hundred steps refinement makes them worse
-    (`experiments/mask_vos.py`).
+    What is decoded corrects the mask that was carried on, once: so it is of use after some hundred steps, where a mask
+    that is decoded as a whole is not (`experiments/mask_vos.py`).
     """
     net = MaskVOSNetConfig(encoder=encoder, value_encoder=encoder, key_width=64, value_width=64,
                            decoder_widths=(96, 64, 48), residual=True)  # fmt: skip
-    return MaskVOSConfig(net=net, memory=PropagationConfig(context=7, short_side=256, rounds=0))
+    return MaskVOSConfig(net=net, memory=PropagationConfig(context=7, short_side=256, rounds=1))
 
 
 def small_recipe(

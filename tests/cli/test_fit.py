@@ -110,7 +110,7 @@ def test_a_folder_of_videos_becomes_a_model(learned, tiny, videos):
     assert "skipped short: fewer than 3 frames at a stride of 1: 2" in out
     assert f"--first-mask PNG --model {folder}" in out and f"weights in {folder / 'model.safetensors'}" in out
     model = load_model(folder)
-    assert model.name == "first" and model.config == evolve(tiny, memory={"rounds": 0})
+    assert model.name == "first" and model.config == evolve(tiny, memory={"rounds": 1})
     story = model.metadata
     assert story["data"] == f"2 videos of {videos}, without labels" and story["started_from"] == "random"
     assert story["training"]["num_steps"] == 2 == story["joint_training"]["num_steps"]
