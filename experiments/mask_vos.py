@@ -9,21 +9,27 @@ are every fifth, as YouTube-VOS lists them. The paper also pre-trains the encode
 not tell; here phase 1 begins at random, or at `--weights`. Measured here: rows of the paper not yet; `lite` below.
 
 `jaxvos fit --videos FOLDER -o RUN --exclude bus horsejump-low kite-walk rollerblade soccerball` on the frames of
-DAVIS-2016 train at 256 rows and two other clips: the net and recipe of `lite` with 216 steps in
-either phase, over an hour beside other jobs on 2 vCPU, one seed. J / F on the five sequences left out, by
-`first_mask.py DAVIS --resolution 256p --models imagenet RUN --rounds 0 1 2 3`, commit 722b458:
+DAVIS-2016 train at 256 rows and two other clips: the net and recipe of `lite` with 216 steps in either phase, half an
+hour to an hour on 2 vCPU, one seed. J / F on the five sequences left out, by `first_mask.py DAVIS --resolution 256p
+--models imagenet RUN --rounds 0 1 2 3`:
 
-    the first mask, copied                                  0.261  0.275
-    label propagation, features of ImageNet, untrained      0.481  0.433
-    label propagation, features that were learned           0.537  0.524
-    and refined, 1 round                                    0.226  0.208
-    and refined, 2 rounds                                   0.182  0.176
-    and refined, 3 rounds                                   0.171  0.167
+    the first mask, copied                                             0.261  0.275
+    label propagation, features of ImageNet, untrained                 0.481  0.433
+    commit f99dd07, from ImageNet, carried on alone                    0.555  0.552
+        and refined, 1, 2 or 3 rounds (the layer that sees masks
+        has hardly left its zeros, and rounds are all the same)        0.647  0.636
+    commit 4e11e36, where it learns faster: carried on alone           0.546  0.539
+@@
+    the same from random weights: carried on alone                     0.099  0.070
+        and refined, 1 round                                           0.138  0.123
+    commit 722b458, where decoders said the whole mask: carried on     0.537  0.524
+        and refined, 1, 2, 3 rounds                             J      0.226, 0.182, 0.171
 
-Learning correspondence pays within minutes. Refinement does not: 216 steps are far too few for the encoder of frames
-with masks and the decoder, which begin at random (the paper: 21,700 after 65,100 of correspondence), so that `lite`
-carries masks on and does not refine them. Clusters by k-means: 5.0 of 5 kept in each video, the largest 26 % of it, so
-that the background is cut and never dropped. Random weights and optimal transport: not yet measured.
+So correspondence pays within minutes, and so does a decoder that corrects the mask that was carried on
+(`net.residual`), while one that says the whole mask does not in so few steps (the paper: 21,700 after 65,100 of
+correspondence). From random weights 216 steps of correspondence are far too few: worse than copying. Clusters by
+k-means: 5.0 of 5 kept in each video, the largest 27 % of it, so that the background is cut and never dropped. Trained on
+clusters by optimal transport: not yet measured (`clusters_study.py` compares the clusters).
 """
 
 import dataclasses
