@@ -17,7 +17,7 @@ hour to an hour on 2 vCPU, one seed. J / F on the five sequences left out, by `f
     label propagation, features of ImageNet, untrained                 0.481  0.433
     commit f99dd07, from ImageNet, carried on alone                    0.555  0.552
         and refined, 1, 2 or 3 rounds                                  0.647  0.636
-    commit 4e11e36, where it learns faster: carried on alone           0.546  0.539
+    commit 4e11e36, the layer that sees masks faster: carried on       0.546  0.539
         and refined, 1, 2 or 3 rounds                                  0.650  0.640
     the same from random weights: carried on alone                     0.099  0.070
         and refined, 1 round                                           0.138  0.123
@@ -26,10 +26,11 @@ hour to an hour on 2 vCPU, one seed. J / F on the five sequences left out, by `f
 
 So correspondence pays within minutes, and so does a decoder that corrects the mask that was carried on
 (`net.residual`), while one that says the whole mask does not in so few steps (the paper: 21,700 after 65,100 of
-correspondence). Rounds after the first change probabilities by 3e-4 at most: the layer that sees masks, which begins with
-zeros, has hardly learned (commit f99dd07). From random weights 216 steps of correspondence are far too few: worse than copying. Clusters by
-k-means: 5.0 of 5 kept in each video, the largest 27 % of it, so that the background is cut and never dropped. Trained on
-clusters by optimal transport: not yet measured (`clusters_study.py` compares the clusters).
+correspondence). Rounds after the first change probabilities by 3e-4 at most: the layer that sees masks, which begins
+with zeros, has hardly learned (commit f99dd07). From random weights 216 steps of correspondence are far too few:
+worse than copying. Clusters by k-means: 5.0 of 5 kept in each video, the largest 27 % of it, so that the background
+is cut and never dropped. Trained on clusters by optimal transport: not yet measured (`clusters_study.py` compares the
+clusters).
 """
 
 import dataclasses
