@@ -55,7 +55,8 @@ def train_step(
     if accumulate == 1:
         output, rest, grads = compute(rest, clip, key)
     else:
-        output, rest, grads = _in_parts(compute, rest, clip, key, accumulate)
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        output, rest, grads = _in_parts(compute, rest, zeros, clip, key, accumulate)
     updates, opt_state = tx.update(grads, state.opt_state, params)
     params = optax.apply_updates(params, updates)
     average = state.average
@@ -66,8 +67,10 @@ def train_step(
     return TrainState(state.step + 1, {**rest, "params": params}, opt_state, state.key, average), scalars
 
 
-def _in_parts(compute: Any, rest: dict[str, Any], clip: Clip, key: Key, count: int) -> tuple[LossOutput, Any, Any]:
-    """The same as `compute`, of the mean over parts of the batch."""
+def _in_parts(
+    compute: Any, rest: dict[str, Any], zeros: Any, clip: Clip, key: Key, count: int
+) -> tuple[LossOutput, Any, Any]:
+    """The same as `compute`, of the mean over parts of the batch; `zeros` are of the shape of a gradient."""
     parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0), clip)
 
     def one(carry: Any, part: Any) -> Any:
@@ -75,9 +78,7 @@ def _in_parts(compute: Any, rest: dict[str, Any], clip: Clip, key: Key, count: i
         output, rest, grads = compute(rest, *part)
         return (rest, jax.tree.map(jnp.add, total, grads)), output
 
-    (_, _, shapes) = jax.eval_shape(compute, rest, jax.tree.map(lambda x: x[0], parts), key)
-    start = rest, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    (rest, total), outputs = jax.lax.scan(one, start, (parts, jax.random.split(key, count)))
+    (rest, total), outputs = jax.lax.scan(one, (rest, zeros), (parts, jax.random.split(key, count)))
     mean = jax.tree.map(lambda x: x.mean(axis=0), outputs)
     return mean, rest, jax.tree.map(lambda x: x / count, total)
 
