@@ -15,15 +15,15 @@ from jaxvos.training._checkpoint import Checkpoints
 from jaxvos.training._checks import check_metrics, clip_shapes, closed, finite_means, is_due, next_clip, program_size
 from jaxvos.training._config import TrainingConfig
 from jaxvos.training._hosts import end_with_the_others
-from jaxvos.training._initial import override_variables, warm_start
-from jaxvos.training._layers import compute_in_bfloat16, recompute
+from jaxvos.training._initial import start_from
+from jaxvos.training._layers import compute_layers
 from jaxvos.training._optimizer import make_optimizer
 from jaxvos.training._plateau import Plateau
 from jaxvos.training._prefetch import prefetch
 from jaxvos.training._profile import Profile
 from jaxvos.training._progress import Progress
 from jaxvos.training._provenance import as_json, describe_run
-from jaxvos.training._sharding import make_mesh, on_this_process, place, shard_clip, state_shardings
+from jaxvos.training._sharding import make_mesh, on_this_process, shard_clip, state_shardings
 from jaxvos.training._signals import note_stop_signals
 from jaxvos.training._state import TrainState, create_state
 from jaxvos.training._step import all_finite, train_step
@@ -117,23 +117,13 @@ def fit(
             say(f"going on from step {saved_step} of {workdir}")
         else:
             state = jax.jit(create, out_shardings=shardings)(key, first)
-            initial = state.variables
-            if variables is not None:
-                initial = override_variables(initial, variables)
-            if config.init_from is not None:
-                initial, summary = warm_start(initial, config.init_from)
-                say(f"starting from {summary}")
-            if initial is not state.variables:
-                state = state._replace(variables=place(initial, shardings.variables))
-                if state.average is not None:
-                    state = state._replace(average=place(initial["params"], shardings.average))
+            state = start_from(state, shardings, variables=variables, path=config.init_from, say=say)
         if start >= config.num_steps:
             return on_this_process(state._replace(variables=state.result))
 
         # ---- compile, once -------------------------------------------------------------------------------------
         began = time.perf_counter()
-        loss = recompute(system.loss, config.remat) if config.remat else system.loss
-        loss = compute_in_bfloat16(loss) if config.precision == "bfloat16" else loss
+        loss = compute_layers(system.loss, precision=config.precision, remat=config.remat)
         update = functools.partial(train_step, system=system._replace(loss=loss), tx=tx, ema=config.ema,
                                    frozen=config.optimizer.frozen, accumulate=config.accumulate)  # fmt: skip
         jitted = jax.jit(closed(update), donate_argnums=0, out_shardings=(shardings, everywhere))

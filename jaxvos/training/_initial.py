@@ -1,5 +1,6 @@
 """Where parameters start when not from scratch."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import jax
 from jaxvos.errors import InputError
 from jaxvos.training._checkpoint import load_checkpoint
 from jaxvos.training._paths import flatten
+from jaxvos.training._sharding import place
+from jaxvos.training._state import TrainState
 from jaxvos.training._weights import load_weights, match_variables, merge_variables
 from jaxvos.typing import Variables
 
-__all__ = ["load_variables", "override_variables", "warm_start"]
+__all__ = ["load_variables", "override_variables", "start_from"]
 
 
 def load_variables(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -38,7 +41,33 @@ def override_variables(base: Variables, part: Variables) -> dict[str, Any]:
     return merge_variables(base, part)[0]
 
 
-def warm_start(base: Variables, path: Path) -> tuple[dict[str, Any], str]:
+def start_from(
+    state: TrainState, shardings: TrainState, *, variables: Variables | None, path: Path | None,
+    say: Callable[[str], Any],
+) -> TrainState:  # fmt: skip
+    """Puts other parameters in the place of those that a new state has.
+
+    Args:
+        state: before the first update.
+        shardings: where each leaf of it lives.
+        variables: a part of its tree, or all of it; as it is if None.
+        path: weights, or a run's folder; what agrees with the state in name and shape comes from there.
+        say: is told in words how much did.
+
+    Raises:
+        InputError: as `override_variables`, or if no parameter at `path` agrees.
+    """
+    if variables is None and path is None:
+        return state
+    initial = state.variables if variables is None else override_variables(state.variables, variables)
+    if path is not None:
+        initial, summary = _warm_start(initial, path)
+        say(f"starting from {summary}")
+    state = state._replace(variables=place(initial, shardings.variables))
+    return state if state.average is None else state._replace(average=place(initial["params"], shardings.average))
+
+
+def _warm_start(base: Variables, path: Path) -> tuple[dict[str, Any], str]:
     """Starts from a file or folder of weights wherever names and shapes agree; also says in words how much did.
 
     Raises:

@@ -6,7 +6,7 @@ Both are laid around the modules of any system when it is traced, so that no net
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -17,9 +17,17 @@ from jaxvos.system import Clip, LossOutput
 from jaxvos.training._paths import matches
 from jaxvos.typing import Key, Variables
 
-__all__ = ["compute_in_bfloat16", "recompute"]
+__all__ = ["compute_in_bfloat16", "compute_layers", "recompute"]
 
 _NORMS = (nn.BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
+def compute_layers(
+    loss: Callable[..., LossOutput], *, precision: Literal["float32", "bfloat16"], remat: Sequence[str]
+) -> Callable[..., LossOutput]:
+    """Makes a loss whose layers are computed as a `TrainingConfig` has it."""
+    loss = recompute(loss, remat) if remat else loss
+    return compute_in_bfloat16(loss) if precision == "bfloat16" else loss
 
 
 def compute_in_bfloat16(loss: Callable[..., LossOutput]) -> Callable[..., LossOutput]:
