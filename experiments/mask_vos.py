@@ -31,6 +31,9 @@ with zeros, has hardly learned (commit f99dd07). From random weights 216 steps o
 worse than copying. Clusters by k-means: 5.0 of 5 kept in each video, the largest 27 % of it, so that the background
 is cut and never dropped. Trained on clusters by optimal transport: not yet measured (`clusters_study.py` compares the
 clusters).
+
+Looked at, refined once: bus is held whole, behind trees too, where leaves are taken for it; rollerblade is lost bit by
+bit after her jump, to the boots alone at the end, but later than without refinement.
 """
 
 import dataclasses

@@ -61,6 +61,18 @@ def test_the_benchmark_of_the_memory_prints_its_tables():
     assert "MiB, of any length" in out.stdout and "reading the best 2" in out.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "words"), [
+    (("--rows", "float32", "bfloat16", "--peak-teraflops", "1"), ("float32", "bfloat16", "clips/s", "% of the peak")),
+    (("--devices", "1", "2"), ("1 devices", "2 devices", "% overhead")),
+], ids=["options", "devices"])  # fmt: skip
+def test_the_benchmark_of_training_prints_its_table(options, words):
+    out = _run("benchmarks/training.py", "--size", "64", "64", "--batch", "2", "--steps", "3", "--repeats", "1",
+               *options)  # fmt: skip
+    assert out.returncode == 0, out.stderr
+    assert all(word in out.stdout for word in words)
+
+
 def test_the_benchmark_of_propagation_prints_its_table():
     out = _run("benchmarks/propagation.py", "--cells", "6", "8", "--references", "3", "--key-width", "4",
                "--value-width", "4", "--repeats", "2")  # fmt: skip
