@@ -79,7 +79,6 @@ def test_similarity_and_cost_kernels_give_the_same_plan():
     assert rank(raw_sim) > 0.5 and rank(raw_cost) < -0.5  # normalising the cost rewards expensive pairs
 
 
-@pytest.mark.slow
 def test_plans_of_half_precision_features_are_as_exact_as_others():
     """The solver runs in float32; one in bfloat16 misses its marginals by thousandths."""
     for dtype in (jnp.float32, jnp.bfloat16):
@@ -90,6 +89,7 @@ def test_plans_of_half_precision_features_are_as_exact_as_others():
         np.testing.assert_allclose(plan.sum(axis=-1), 1, atol=5e-6)
 
 
+@pytest.mark.slow
 def test_zero_features_and_bfloat16_stay_finite():
     layer = Transport(BASE)
     for x in (jnp.zeros((1, 5, 7, 6)), _maps()[0].astype(jnp.bfloat16)):

@@ -283,8 +283,9 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("place", "number", "made"),
-    [("correspondence", 2, 3), ("clusters", 0, 3), ("joint", 0, 2), ("joint", 1, 2), ("clusters", 1, 2),
-     ("joint", 2, 1), ("joint", 3, 1), ("joint", 4, 0)],
+    [("correspondence", 2, 3), ("clusters", 0, 3), ("joint", 1, 2), ("joint", 4, 0),
+     *(pytest.param(*each, marks=pytest.mark.slow) for each in (
+         ("joint", 0, 2), ("clusters", 1, 2), ("joint", 2, 1), ("joint", 3, 1)))],
 )  # fmt: skip
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     stand_in, dies, rounds, uninterrupted, tmp_path, monkeypatch, place, number, made
