@@ -14,7 +14,7 @@ Solvers stay float32 whatever the layers are: plans between two frames of bikes.
 (EfficientNet-Lite0 at 512x512, dense Sinkhorn, epsilon 0.05, 20 iterations) have rows that miss their mass by at most
 7.0e-7 from float32 features and 6.7e-7 from bfloat16 ones; with the iterations in bfloat16 as well, by 8.3e-3.
 
-Weak scaling, measured 2026-11-27 at commit 24649ac on 2 idle vCPU, `--size 64 64 --batch 2 --devices 1 2 4 8`, 3 repeats:
+Weak scaling, measured 2026-11-27 at commit 24649ac on 2 idle vCPU, `--size 64 64 --batch 2 --devices 1 2 4 8`, 3 runs:
 0.07, 0.21, 0.38 and 0.77 s a step, an overhead of 56, 45 and 47 % on 2, 4 and 8 simulated devices: it comes with the
 first cut of the batch and does not grow from there. Rows of options: not yet measured; nothing on an accelerator.
 """
